@@ -1,0 +1,66 @@
+"""The error family: everything a user can mend, told in one line.
+
+A `UserError` carries one line that names the file, the field, what was found and what is accepted. The CLI prints
+it and exits with 2; inside a cohort the step turns it into a failure record (`gigaseg.files`). Any other exception
+is a bug or a fault of the machine and fails the job with a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; the message is one line."""
+
+
+class ConfigError(UserError):
+    """config.yaml or a command-line option has an unknown key or a value that is not accepted."""
+
+
+class SheetError(UserError):
+    """The sample sheet (slides.tsv) as a whole, or one of its rows, is wrong."""
+
+
+class SlideError(UserError):
+    """A slide cannot be opened, read or interpreted."""
+
+
+class FormatError(UserError):
+    """A file of ours, or a side file, is partial, older, foreign or invalid."""
+
+
+class SegmenterError(UserError):
+    """A segmenter is unknown, or its options or checkpoint do not fit."""
+
+
+class UpstreamFailure(UserError):
+    """An input of this step is the failure record of an earlier one.
+
+    Attributes
+    ----------
+    step, reason : the earlier step's name and its one-line reason.
+    """
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(f"step '{step}' failed before: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+def one_line(text: object) -> str:
+    """`text` with every run of white space as one blank, so that a message stays on its line."""
+    return " ".join(str(text).split())
+
+
+def unknown(what: str, found: str, accepted: Iterable[str]) -> str:
+    """Return "unknown WHAT 'found'; accepted: a, b, c (did you mean 'a'?)".
+
+    >>> unknown("reader", "openslid", ["openslide", "rasterio"])
+    "unknown reader 'openslid'; accepted: openslide, rasterio (did you mean 'openslide'?)"
+    """
+    names = list(accepted)
+    close = difflib.get_close_matches(found, names, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"unknown {what} '{found}'; accepted: {', '.join(names)}{hint}"

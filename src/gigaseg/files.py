@@ -1,0 +1,158 @@
+"""How files are written and recognised: atomic replacement, provenance, failure records.
+
+Every output appears under its name only when it is complete. Parquet files carry their provenance as JSON under the
+metadata key ``gigaseg``. A step that met a user-data error inside a cohort writes a failure record (a small JSON
+object) in place of each of its outputs; whoever reads such a file gets an `UpstreamFailure`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gigaseg.errors import FormatError, UpstreamFailure, one_line
+
+METADATA_KEY = b"gigaseg"
+_RECORD_FORMAT = "gigaseg/failure/1"
+_MAX_RECORD_BYTES = 65536
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
+
+    The temporary name ends in the target's own suffix (writers choose formats by it) and holds the process id, so
+    that two processes never write the same file. On an error the temporary file is removed and `path` is untouched.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as indented UTF-8 JSON, atomically; NaN is refused (ValueError)."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path, format: str) -> dict[str, Any]:
+    """Read a JSON object whose ``format`` is `format`.
+
+    Raises
+    ------
+    UpstreamFailure
+        The file is a failure record.
+    FormatError
+        The file is missing, no JSON, or has another ``format``.
+    """
+    raise_if_failed(path)
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: cannot be read as JSON ({one_line(error)}); expected {format}") from error
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found != format:
+        raise FormatError(f"{path}: format is {found!r}, expected '{format}'; run the step that writes it again")
+    return dict(content)
+
+
+def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, Any]) -> None:
+    """Write `table` with `metadata` under the key ``gigaseg``, atomically and byte-reproducibly."""
+    with atomic(path) as temporary:
+        pq.write_table(with_metadata(table, metadata), temporary, compression="zstd")
+
+
+def with_metadata(table: pa.Table, metadata: Mapping[str, Any]) -> pa.Table:
+    """`table` with `metadata` as JSON under the key ``gigaseg``; other metadata stays."""
+    packed = json.dumps(metadata, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: packed})
+
+
+def read_parquet(path: str | Path, format: str, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a table and its provenance.
+
+    Raises
+    ------
+    UpstreamFailure
+        The file is a failure record.
+    FormatError
+        The file is missing, partial, or its provenance names another ``format`` than `format`.
+    """
+    metadata = read_metadata(path, format)
+    try:
+        return pq.read_table(path, columns=columns), metadata
+    except (OSError, pa.ArrowException) as error:
+        raise FormatError(f"{path}: damaged Parquet file ({one_line(error)})") from error
+
+
+def read_metadata(path: str | Path, format: str) -> dict[str, Any]:
+    """Return the provenance of a Parquet file of ours; errors as `read_parquet`."""
+    raise_if_failed(path)
+    try:
+        packed = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
+    except (OSError, pa.ArrowException) as error:
+        raise FormatError(f"{path}: cannot be read as Parquet ({one_line(error)}); expected {format}") from error
+    if packed is None:
+        raise FormatError(f"{path}: no gigaseg metadata; expected {format}")
+    metadata: dict[str, Any] = json.loads(packed)
+    if metadata.get("format") != format:
+        raise FormatError(f"{path}: format is '{metadata.get('format')}', expected '{format}'; run the step again")
+    return metadata
+
+
+def write_failure(path: str | Path, step: str, reason: str) -> None:
+    """Write the failure record of `step` in place of its output `path`."""
+    write_json(path, {"format": _RECORD_FORMAT, "status": "failed", "step": step, "reason": one_line(reason)})
+
+
+def read_failure(path: str | Path) -> tuple[str, str] | None:
+    """Return (step, reason) when `path` is a failure record, else None; a missing file is no record."""
+    target = Path(path)
+    try:
+        if target.stat().st_size > _MAX_RECORD_BYTES:
+            return None
+        raw = target.read_bytes()
+    except OSError:
+        return None
+    if not raw.startswith(b"{"):
+        return None
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or content.get("format") != _RECORD_FORMAT:
+        return None
+    return str(content.get("step")), str(content.get("reason"))
+
+
+def raise_if_failed(path: str | Path) -> None:
+    """Raise `UpstreamFailure` when `path` is a failure record."""
+    record = read_failure(path)
+    if record is not None:
+        raise UpstreamFailure(*record)
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """First 16 hexadecimal digits of the sha256 of `content` as canonical JSON."""
+    packed = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(packed.encode()).hexdigest()[:16]

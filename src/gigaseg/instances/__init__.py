@@ -1,0 +1,1 @@
+"""Instances: masks to polygons, the table of instances, the segment loop."""

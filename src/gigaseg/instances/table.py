@@ -1,0 +1,182 @@
+"""The table of instances: its columns in memory, and GeoParquet 1.1 on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import shapely
+
+from gigaseg.errors import FormatError
+from gigaseg.files import read_parquet, write_parquet
+
+INSTANCES_FORMAT = "gigaseg/instances/1"
+"""Instances of one shard: geometry in working px."""
+
+STITCHED_FORMAT = "gigaseg/stitched/1"
+"""Instances of a slide: geometry in level-0 px."""
+
+
+@dataclass(frozen=True)
+class Instances:
+    """n instances as columns.
+
+    Attributes
+    ----------
+    geometry : (n,) shapely polygons or multipolygons; working px per shard, level-0 px once stitched.
+    score : (n,) float32 in [0, 1].
+    class_index : (n,) int32 into `classes`.
+    class_prob : (n, classes) float32.
+    tile_row, tile_col : (n,) int32, the tile the instance (its representative, once stitched) comes from.
+    cut : (n,) uint8 mask of the tile borders it touches (`gigaseg.tiles.tiling`).
+    prompt : (n,) int64 row of prompts.parquet, -1 for none.
+    classes : names of the classes.
+    members : (n,) int16, tile instances merged into it; None before `stitch`.
+    """
+
+    geometry: npt.NDArray[np.object_]
+    score: npt.NDArray[np.float32]
+    class_index: npt.NDArray[np.int32]
+    class_prob: npt.NDArray[np.float32]
+    tile_row: npt.NDArray[np.int32]
+    tile_col: npt.NDArray[np.int32]
+    cut: npt.NDArray[np.uint8]
+    prompt: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    members: npt.NDArray[np.int16] | None = None
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+    def take(self, index: npt.NDArray[Any]) -> Instances:
+        """The rows `index` (positions or a bool mask)."""
+        columns = {
+            f.name: getattr(self, f.name)[index]
+            for f in fields(self)
+            if f.name != "classes" and getattr(self, f.name) is not None
+        }
+        return replace(self, **columns)
+
+    @classmethod
+    def empty(cls, classes: Sequence[str]) -> Instances:
+        """No instances of the given classes."""
+        return cls(
+            geometry=np.empty(0, dtype=object),
+            score=np.empty(0, np.float32),
+            class_index=np.empty(0, np.int32),
+            class_prob=np.empty((0, len(classes)), np.float32),
+            tile_row=np.empty(0, np.int32),
+            tile_col=np.empty(0, np.int32),
+            cut=np.empty(0, np.uint8),
+            prompt=np.empty(0, np.int64),
+            classes=tuple(classes),
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Instances]) -> Instances:
+        """All rows of `parts`, in order; raises FormatError when their classes differ."""
+        classes = parts[0].classes
+        for part in parts:
+            if part.classes != classes:
+                raise FormatError(f"instances have classes {list(part.classes)} and {list(classes)}; expected one list")
+        columns = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(cls)
+            if f.name != "classes" and getattr(parts[0], f.name) is not None
+        }
+        return replace(parts[0], **columns)
+
+    def to_arrow(self) -> pa.Table:
+        """The table of design.md §3 (geometry as WKB), without provenance."""
+        n = len(self)
+        boxes = shapely.bounds(self.geometry).reshape(n, 4)
+        bbox = pa.StructArray.from_arrays(
+            [pa.array(boxes[:, i], pa.float64()) for i in range(4)], names=["xmin", "ymin", "xmax", "ymax"]
+        )
+        columns: dict[str, pa.Array] = {
+            "geometry": pa.array(shapely.to_wkb(self.geometry, byte_order=1), pa.binary()),
+            "bbox": bbox,
+            "score": pa.array(self.score, pa.float32()),
+            "class": pa.DictionaryArray.from_arrays(
+                pa.array(self.class_index, pa.int32()), pa.array(self.classes, pa.string())
+            ),
+        }
+        if len(self.classes) > 1:
+            columns["class_prob"] = pa.FixedSizeListArray.from_arrays(
+                pa.array(self.class_prob.reshape(-1), pa.float32()), len(self.classes)
+            ).cast(pa.list_(pa.float32()))
+        columns["tile_row"] = pa.array(self.tile_row, pa.int32())
+        columns["tile_col"] = pa.array(self.tile_col, pa.int32())
+        columns["cut"] = pa.array(self.cut, pa.uint8())
+        columns["prompt"] = pa.array(self.prompt, pa.int64(), mask=self.prompt < 0)
+        if self.members is not None:
+            columns["instance"] = pa.array(np.arange(1, n + 1), pa.int64())
+            columns["members"] = pa.array(self.members, pa.int16())
+        return pa.table(columns)
+
+    def write(self, path: str | Path, metadata: Mapping[str, Any]) -> None:
+        """Write GeoParquet with `metadata` (its ``format`` and ``classes`` are added here)."""
+        format = INSTANCES_FORMAT if self.members is None else STITCHED_FORMAT
+        table = with_geo_metadata(self.to_arrow())
+        write_parquet(path, table, {**metadata, "format": format, "classes": list(self.classes)})
+
+
+def with_geo_metadata(table: pa.Table) -> pa.Table:
+    """`table` with the GeoParquet 1.1 header: WKB, no CRS (pixels), the bbox column as covering."""
+    covering = {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
+    column = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon", "MultiPolygon"],
+        "crs": None,
+        "covering": covering,
+    }
+    header = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"geo": json.dumps(header).encode()})
+
+
+def read_instances(path: str | Path, *, stitched: bool) -> tuple[Instances, dict[str, Any]]:
+    """Read instances and their provenance.
+
+    Raises
+    ------
+    UpstreamFailure
+        The file is a failure record.
+    FormatError
+        The file is missing, partial, or not of the expected kind.
+    """
+    table, metadata = read_parquet(path, STITCHED_FORMAT if stitched else INSTANCES_FORMAT)
+    classes = tuple(metadata["classes"])
+    n = len(table)
+    class_index = table["class"].combine_chunks()
+    prob = (
+        np.asarray(table["class_prob"].combine_chunks().flatten()).reshape(n, len(classes))
+        if len(classes) > 1
+        else np.ones((n, len(classes)), np.float32)
+    )
+    if isinstance(class_index, pa.ChunkedArray):
+        class_index = class_index.chunk(0) if class_index.num_chunks else pa.array([], class_index.type)
+    instances = Instances(
+        geometry=np.asarray(shapely.from_wkb(table["geometry"].to_numpy()), dtype=object).reshape(n),
+        score=table["score"].to_numpy(),
+        class_index=np.array([classes.index(name) for name in class_index.dictionary.to_pylist()], np.int32)[
+            class_index.indices.to_numpy()
+        ]
+        if n
+        else np.empty(0, np.int32),
+        class_prob=prob.astype(np.float32),
+        tile_row=table["tile_row"].to_numpy(),
+        tile_col=table["tile_col"].to_numpy(),
+        cut=table["cut"].to_numpy(),
+        prompt=table["prompt"].fill_null(-1).to_numpy(),
+        classes=classes,
+        members=table["members"].to_numpy() if stitched else None,
+    )
+    return instances, metadata
+
+

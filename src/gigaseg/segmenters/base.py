@@ -1,0 +1,100 @@
+"""The interface between the segment step and a segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gigaseg.segmenters.card import Card
+from gigaseg.slides.base import SlideInfo
+from gigaseg.tiles.tiling import Tile, Tiling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a segmenter knows of the slide before it sees a tile.
+
+    Attributes
+    ----------
+    info, tiling : the slide, and its grid at the working resolution (`tiling.pixel_size` in `tiling.unit`).
+    device : where the model and its tiles live, as torch names it ("cpu", "cuda:0").
+    annotations : file of polygons named in the sample sheet, or None.
+    options : the segmenter's own options, complete (defaults filled in from its card) and of the card's types.
+    """
+
+    info: SlideInfo
+    tiling: Tiling
+    device: str = "cpu"
+    annotations: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one tile in tile px.
+
+    Attributes
+    ----------
+    id : (n,) int64 rows of prompts.parquet.
+    points : (n, k, 2) float32 x, y; NaN where a prompt has fewer than k points.
+    labels : (n, k) int8: 1 positive, 0 negative, -1 none.
+    boxes : (n, 4) float32, NaN rows for prompts without a box; or None.
+    """
+
+    id: npt.NDArray[np.int64]
+    points: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int8]
+    boxes: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """What a segmenter gets: b tiles of one slide.
+
+    Attributes
+    ----------
+    images : (b, 3, tile, tile) uint8 RGB on the model's device.
+    tiles : place of each tile; the last batch of a shard is padded with repeats of its last tile.
+    prompts : prompts of each tile, empty for promptless segmenters.
+    """
+
+    images: Tensor
+    tiles: list[Tile]
+    prompts: list[Prompts] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TileInstances:
+    """What one tile yields; masks may overlap.
+
+    Attributes
+    ----------
+    boxes : (n, 4) int32 xmin, ymin, xmax, ymax in tile px, half-open.
+    masks : n bool masks cropped to their boxes; or None when `polygons` is given.
+    polygons : n shapely polygons or multipolygons in tile px, for segmenters that start from vectors.
+    scores : (n,) float32 in [0, 1].
+    class_prob : (n, classes) float32, rows sum to 1.
+    """
+
+    boxes: Tensor
+    masks: list[Tensor] | None
+    scores: Tensor
+    class_prob: Tensor
+    polygons: npt.NDArray[np.object_] | None = None
+
+
+class Segmenter(Protocol):
+    """Finds the instances of each tile of a batch. Built as ``SegmenterClass(card, context)``."""
+
+    card: Card
+
+    def segment(self, batch: TileBatch) -> list[TileInstances]:
+        """Instances of each tile of `batch`, in its order; the same tile gives the same instances in any batch."""
+        ...

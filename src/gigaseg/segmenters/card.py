@@ -1,0 +1,141 @@
+"""A segmenter's card: what the workflow must know of it before anything heavy is imported.
+
+The card of segmenter NAME is ``NAME.json`` beside the module of its entry point (group ``gigaseg.segmenters``); it
+is read without importing that module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gigaseg.errors import SegmenterError, one_line, unknown
+
+GROUP = "gigaseg.segmenters"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a segmenter: its default (whose type is the option's type), unit and meaning."""
+
+    default: bool | int | float | str
+    help: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """Nominal values of a segmenter, defaults of a preset that uses it.
+
+    Attributes
+    ----------
+    name : registry name.
+    summary : one line for people.
+    tile, overlap : default tile side and overlap, working px.
+    pixel_size, unit : size of a pixel the segmenter was made for, in "um", "m", or "px" for any.
+    object_diameter : nominal object diameter, working px; None for any size.
+    classes : names of the classes.
+    needs_gpu : whether a GPU speeds it up (a segmenter that runs on the CPU alone claims none).
+    needs_prompts : whether the `prompt` step comes before it.
+    needs_annotations : whether the sheet's `annotations` file is needed.
+    checkpoint : file name of the default checkpoint, or None for a weight-free segmenter.
+    revision : raised when the segmenter's results change.
+    options : its own options by name.
+    """
+
+    name: str
+    summary: str
+    tile: int
+    overlap: int
+    pixel_size: float | None
+    unit: str
+    object_diameter: float | None
+    classes: tuple[str, ...]
+    needs_gpu: bool
+    needs_prompts: bool
+    needs_annotations: bool
+    checkpoint: str | None
+    revision: int
+    options: Mapping[str, Option]
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options with defaults filled in, strings (from a command line) converted to each option's type.
+
+        Raises
+        ------
+        SegmenterError
+            An unknown option, or a value of the wrong type.
+        """
+        values: dict[str, Any] = {name: option.default for name, option in self.options.items()}
+        for name, value in given.items():
+            if name not in self.options:
+                raise SegmenterError(f"segmenter '{self.name}': {unknown('option', name, self.options)}")
+            values[name] = self._convert(name, value)
+        return values
+
+    def _convert(self, name: str, value: Any) -> Any:
+        default = self.options[name].default
+        kind = type(default)
+        if isinstance(value, str) and kind is not str:
+            lowered = value.strip().lower()
+            try:
+                value = {"true": True, "false": False}[lowered] if kind is bool else kind(lowered)
+            except (KeyError, ValueError):
+                pass
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not kind or value != value:
+            raise SegmenterError(
+                f"segmenter '{self.name}': option '{name}' is {value!r}, accepted: a {kind.__name__} "
+                f"(default {default!r}; {self.options[name].help})"
+            )
+        return value
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def segmenter_names() -> list[str]:
+    """Names of all installed segmenters, sorted."""
+    return sorted(_entry_points())
+
+
+def entry_point(name: str) -> EntryPoint:
+    """Entry point of segmenter `name`; raises SegmenterError listing what exists."""
+    try:
+        return _entry_points()[name]
+    except KeyError:
+        raise SegmenterError(unknown("segmenter", name, segmenter_names())) from None
+
+
+@cache
+def read_card(name: str) -> Card:
+    """Read the card of segmenter `name` without importing its module.
+
+    Raises
+    ------
+    SegmenterError
+        No such segmenter, or its card is missing or malformed.
+    """
+    module = entry_point(name).module
+    try:
+        spec = find_spec(module)
+    except ImportError as error:
+        raise SegmenterError(f"segmenter '{name}': module {module} cannot be found ({one_line(error)})") from error
+    if spec is None or spec.origin is None:
+        raise SegmenterError(f"segmenter '{name}': module {module} cannot be found")
+    path = Path(spec.origin).with_name(f"{name}.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        options = {key: Option(**value) for key, value in content.pop("options").items()}
+        classes = tuple(content.pop("classes"))
+        return Card(**content, classes=classes, options=options)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SegmenterError(f"segmenter '{name}': its card {path} is missing or malformed ({one_line(error)})") from error

@@ -1,0 +1,1 @@
+"""The working grid of a slide, its foreground and its tile store."""

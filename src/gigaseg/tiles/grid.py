@@ -1,0 +1,109 @@
+"""grid.parquet: which tiles of the bounding grid are kept, and the shard of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gigaseg import __version__
+from gigaseg.errors import FormatError
+from gigaseg.files import read_parquet, write_parquet
+from gigaseg.tiles.tiling import BOTTOM, LEFT, RIGHT, TOP, Tile, Tiling
+
+GRID_FORMAT = "gigaseg/grid/1"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The kept tiles of a slide in row-major order, with their shard.
+
+    Attributes
+    ----------
+    tiling : the bounding grid.
+    slide : name of the slide.
+    row, col : (n,) int32, place of each kept tile.
+    foreground : (n,) float32, share of the tile that is foreground, 0..1.
+    shard : (n,) int32, non-decreasing: each shard is a contiguous run of kept tiles.
+    shards : number of shards; some may hold no tile.
+    """
+
+    tiling: Tiling
+    slide: str
+    row: npt.NDArray[np.int32]
+    col: npt.NDArray[np.int32]
+    foreground: npt.NDArray[np.float32]
+    shard: npt.NDArray[np.int32]
+    shards: int
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """(rows, cols) bool: is the tile kept?"""
+        kept = np.zeros((self.tiling.rows, self.tiling.cols), dtype=bool)
+        kept[self.row, self.col] = True
+        return kept
+
+    def tiles(self, shard: int) -> list[Tile]:
+        """The tiles of a shard, in order.
+
+        Raises FormatError when the grid has no such shard.
+        """
+        if not 0 <= shard < self.shards:
+            raise FormatError(f"slide '{self.slide}': shard {shard} is outside the grid's 0..{self.shards - 1}")
+        mine = np.flatnonzero(self.shard == shard)
+        return [self.tiling.get(int(self.row[i]), int(self.col[i])) for i in mine]
+
+    def open_sides(self, row: npt.NDArray[np.integer[Any]], col: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+        """Bit mask of the borders of tiles (row, col) beyond which a kept tile sees on.
+
+        A border counts when any of the three tiles on its far side, diagonal ones included, is kept: each of them
+        covers a part of the border's own strip.
+        """
+        padded = np.pad(self.kept, 1)
+        r, c = np.asarray(row) + 1, np.asarray(col) + 1
+        left = padded[r - 1, c - 1] | padded[r, c - 1] | padded[r + 1, c - 1]
+        right = padded[r - 1, c + 1] | padded[r, c + 1] | padded[r + 1, c + 1]
+        top = padded[r - 1, c - 1] | padded[r - 1, c] | padded[r - 1, c + 1]
+        bottom = padded[r + 1, c - 1] | padded[r + 1, c] | padded[r + 1, c + 1]
+        return (left * LEFT + top * TOP + right * RIGHT + bottom * BOTTOM).astype(np.uint8)
+
+    def write(self, path: str | Path, digest: str = "") -> None:
+        """Write grid.parquet."""
+        x, y = self.col * self.tiling.stride, self.row * self.tiling.stride
+        table = pa.table(
+            {
+                "row": pa.array(self.row, pa.int32()),
+                "col": pa.array(self.col, pa.int32()),
+                "x": pa.array(x, pa.int32()),
+                "y": pa.array(y, pa.int32()),
+                "foreground": pa.array(self.foreground, pa.float32()),
+                "shard": pa.array(self.shard, pa.int32()),
+            }
+        )
+        metadata = {
+            "format": GRID_FORMAT,
+            "slide": self.slide,
+            "version": __version__,
+            "digest": digest,
+            "grid": self.tiling.to_dict(),
+            "shards": self.shards,
+        }
+        write_parquet(path, table, metadata)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Grid:
+        """Read grid.parquet; raises FormatError, or UpstreamFailure for a failure record."""
+        table, metadata = read_parquet(path, GRID_FORMAT)
+        return cls(
+            tiling=Tiling.from_dict(metadata["grid"]),
+            slide=metadata["slide"],
+            row=table["row"].to_numpy(),
+            col=table["col"].to_numpy(),
+            foreground=table["foreground"].to_numpy(),
+            shard=table["shard"].to_numpy(),
+            shards=metadata["shards"],
+        )
