@@ -44,9 +44,12 @@ class UpstreamFailure(UserError):
     """
 
     def __init__(self, step: str, reason: str) -> None:
-        super().__init__(f"step '{step}' failed before: {reason}")
+        super().__init__(step, reason)  # the arguments as they are, so that it survives pickling
         self.step = step
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"step '{self.step}' failed before: {self.reason}"
 
 
 def one_line(text: object) -> str:

@@ -37,7 +37,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 

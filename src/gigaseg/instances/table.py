@@ -178,5 +178,3 @@ def read_instances(path: str | Path, *, stitched: bool) -> tuple[Instances, dict
         members=table["members"].to_numpy() if stitched else None,
     )
     return instances, metadata
-
-

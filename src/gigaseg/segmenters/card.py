@@ -43,6 +43,7 @@ class Card:
     needs_gpu : whether a GPU speeds it up (a segmenter that runs on the CPU alone claims none).
     needs_prompts : whether the `prompt` step comes before it.
     needs_annotations : whether the sheet's `annotations` file is needed.
+    outlines : "pixels" when it yields masks, "vector" when it yields polygons.
     checkpoint : file name of the default checkpoint, or None for a weight-free segmenter.
     revision : raised when the segmenter's results change.
     options : its own options by name.
@@ -59,6 +60,7 @@ class Card:
     needs_gpu: bool
     needs_prompts: bool
     needs_annotations: bool
+    outlines: str
     checkpoint: str | None
     revision: int
     options: Mapping[str, Option]
@@ -138,4 +140,6 @@ def read_card(name: str) -> Card:
         classes = tuple(content.pop("classes"))
         return Card(**content, classes=classes, options=options)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SegmenterError(f"segmenter '{name}': its card {path} is missing or malformed ({one_line(error)})") from error
+        raise SegmenterError(
+            f"segmenter '{name}': its card {path} is missing or malformed ({one_line(error)})"
+        ) from error

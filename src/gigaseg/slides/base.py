@@ -48,7 +48,9 @@ class Rendering:
 
     def rgb(self, array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Render `array`, (y, x, native channels) in native dtype, as (y, x, 3) uint8."""
-        planes = array[..., list(self.channels)]
+        # indexing with a list copies, and into another memory order
+        in_order = self.channels == tuple(range(array.shape[-1]))
+        planes = array if in_order else array[..., list(self.channels)]
         if self.limits is None and self.colors is None and planes.shape[-1] == 3:
             return np.ascontiguousarray(planes, dtype=np.uint8)
         values = planes.astype(np.float32)
@@ -140,9 +142,7 @@ class Slide(Protocol):
 
     info: SlideInfo
 
-    def read(
-        self, bounds: Bounds, shape: Shape2d, channels: Sequence[int] | None = None
-    ) -> npt.NDArray[Any]:
+    def read(self, bounds: Bounds, shape: Shape2d, channels: Sequence[int] | None = None) -> npt.NDArray[Any]:
         """Read a rectangle of the slide at any resolution.
 
         Parameters

@@ -1,7 +1,9 @@
-"""grid.parquet: which tiles of the bounding grid are kept, and the shard of each."""
+"""The grid step, and grid.parquet: which tiles of the bounding grid are kept, and the shard of each."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gigaseg import __version__
+from gigaseg.config import Preset
 from gigaseg.errors import FormatError
 from gigaseg.files import read_parquet, write_parquet
+from gigaseg.segmenters.card import read_card
+from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.tiling import BOTTOM, LEFT, RIGHT, TOP, Tile, Tiling
+from gigaseg.tiles.working import bounding_shards, working_tiling
+
+log = logging.getLogger(__name__)
 
 GRID_FORMAT = "gigaseg/grid/1"
 
@@ -107,3 +115,85 @@ class Grid:
             shard=table["shard"].to_numpy(),
             shards=metadata["shards"],
         )
+
+
+def grid(
+    info: str | Path,
+    out: str | Path,
+    foreground: str | Path,
+    *,
+    preset: Preset,
+    side_files: Sequence[str | Path] = (),
+    digest: str = "",
+) -> Grid:
+    """Find the foreground of a slide and the tiles worth segmenting; write grid.parquet and foreground.tif.
+
+    Parameters
+    ----------
+    info : slide.json.
+    out, foreground : the two outputs.
+    preset : working resolution, tiles and foreground rule.
+    side_files : polygons of the sample sheet; tiles they touch are kept wherever they lie.
+
+    Raises
+    ------
+    UserError
+        The slide or a side file cannot be read, or the preset does not fit the slide.
+    """
+    import shapely
+
+    from gigaseg.sidefiles import read_polygons
+    from gigaseg.slides.registry import open_slide
+    from gigaseg.tiles.foreground import find_foreground
+
+    slide_info = SlideInfo.read(info)
+    tiling = working_tiling(
+        slide_info.width,
+        slide_info.height,
+        slide_info.levels,
+        slide_info.pixel_size,
+        slide_info.unit,
+        preset,
+        read_card(preset.segmenter.name),
+        slide_info.slide,
+    )
+    touching = [read_polygons(Path(path), slide_info, tiling).geometry for path in side_files]
+    slide = open_slide(slide_info)
+    try:
+        found = find_foreground(slide, preset.foreground.method)
+    finally:
+        slide.close()
+    row, col = (axis.reshape(-1) for axis in np.indices((tiling.rows, tiling.cols)))
+    x, y = col * tiling.stride, row * tiling.stride
+    boxes = np.column_stack([x, y, x + tiling.tile, y + tiling.tile])
+    share = found.fraction(boxes * np.tile(tiling.scale, 2)).reshape(tiling.rows, tiling.cols)
+    kept = _with_neighbours(share >= max(preset.foreground.min_fraction, np.finfo(np.float32).tiny))
+    for geometry in touching:
+        tiles, _ = shapely.STRtree(geometry).query(shapely.box(*boxes.T), predicate="intersects")
+        kept.reshape(-1)[tiles] = True
+    rows, cols = np.nonzero(kept)
+    shards = bounding_shards(tiling, preset.tiles.tiles_per_shard)
+    result = Grid(
+        tiling=tiling,
+        slide=slide_info.slide,
+        row=rows.astype(np.int32),
+        col=cols.astype(np.int32),
+        foreground=share[kept].astype(np.float32),
+        shard=(np.arange(len(rows)) * shards // max(len(rows), 1)).astype(np.int32),
+        shards=shards,
+    )
+    found.write(foreground)
+    result.write(out, digest)
+    log.info(
+        "slide '%s': %d of %d tiles kept in %d shards, working pixel %.4g x %.4g %s",
+        slide_info.slide, len(rows), kept.size, shards, *tiling.pixel_size, tiling.unit,
+    )  # fmt: skip
+    return result
+
+
+def _with_neighbours(hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Each tile that is hit or has a hit among its 8 neighbours."""
+    padded = np.pad(hit, 1)
+    rows, cols = hit.shape
+    around = [padded[r : r + rows, c : c + cols] for r in range(3) for c in range(3)]
+    return np.logical_or.reduce(around)

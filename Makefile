@@ -1,0 +1,39 @@
+# make demo   run the main job on a generated slide and say where the report is
+# make test   lint, types and all tests
+# Both make .venv from requirements.lock when it is missing or stale. Needed: Python >= 3.11, make, a package index.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.from-lock
+SHELL := /bin/bash
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	gigaseg demo --out demo
+	snakemake --cores all --resources gpu=1 --quiet rules --config slides=demo/slides.tsv results=demo/results
+	gigaseg evaluate demo/results/demo/instances.parquet demo/slide.geojson --out demo/results/demo/scores.json
+	@echo "report: $(CURDIR)/demo/results/report.html"
+
+test: $(STAMP) lint
+	pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gigaseg needs Python >= 3.11, found " + sys.version.split()[0] + "; set PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -qq --requirement requirements.lock
+	$(BIN)/python -m pip install -qq --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo results .snakemake benchmarks/work

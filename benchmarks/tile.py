@@ -1,0 +1,244 @@
+"""Speed and memory of `gigaseg tile` against plain reading: ``python benchmarks/tile.py [--side 20000]``.
+
+For each reader, in one run: the command with 2 workers; 2 processes that only read the same regions through the plain
+library; and one process that writes the same tiles, already decoded, into the same store. The order is repeated and
+the medians are compared, because other work on the machine changes all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+# nothing else is imported here: processes that only read load this file again, and gigaseg's imports are not theirs
+
+HERE = Path(__file__).parent
+WORK, RESULTS = HERE / "work", HERE / "results"
+TILE, OVERLAP = 1024, 64
+WORKERS, RUN = 2, 4
+LIMIT_OPENSLIDE, LIMIT_FASTEST, LIMIT_MEMORY = 1.25, 1.15, 1.10
+READERS = ("openslide", "tiffslide", "tifffile")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=20_000, help="width and height of the slide, px")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions; the median is shown")
+    parser.add_argument("--only-read", nargs=2, metavar=("READER", "JOB"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only_read:
+        only_read(*args.only_read)
+        return
+    for side in (args.side, args.side // 2):
+        prepare(side)
+    text = report(args.side, measure(args.side, args.rounds), memory(args.side), args.rounds)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "tile.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def slide_path(side: int) -> Path:
+    return WORK / f"tile-{side}.tif"
+
+
+def prepare(side: int) -> None:
+    """Write the slide, its slide.json for each reader, its grid with all tiles kept, and the regions as JSON."""
+    import numpy as np
+
+    from gigaseg.slides.inspect import inspect
+    from gigaseg.testing import synthetic_slide
+    from gigaseg.tiles.grid import Grid
+    from gigaseg.tiles.tiling import Tiling
+
+    WORK.mkdir(exist_ok=True)
+    path = slide_path(side)
+    if not path.exists():
+        synthetic_slide(path, width=side, height=side)
+    for reader in READERS:
+        inspect(path, slide="benchmark", reader=reader).write(WORK / f"tile-{side}.{reader}.json")
+    tiling = Tiling(TILE, OVERLAP, side, side, (1.0, 1.0), (0.5, 0.5), "um")
+    row, col = (axis.reshape(-1).astype(np.int32) for axis in np.indices((tiling.rows, tiling.cols)))
+    ones, zeros = np.ones(len(row), np.float32), np.zeros(len(row), np.int32)
+    grid = Grid(tiling, "benchmark", row, col, ones, zeros, 1)
+    grid.write(WORK / f"tile-{side}.grid.parquet")
+    corners = [[int(tile.bounds.xmin), int(tile.bounds.ymin)] for tile in grid.tiles(0)]
+    job = {"path": str(path), "regions": [corners[i : i + RUN] for i in range(0, len(corners), RUN)]}
+    (WORK / f"tile-{side}.regions.json").write_text(json.dumps(job))
+
+
+def only_read(reader: str, job: str) -> None:
+    """Read regions in processes that do nothing else; each opens the slide once."""
+    content = json.loads(Path(job).read_text())
+    with get_context("spawn").Pool(WORKERS, open_plain, (reader, content["path"])) as pool:
+        for _ in pool.imap_unordered(read_plain, content["regions"]):
+            pass
+
+
+def open_plain(reader: str, path: str) -> None:
+    """Open a slide with a library as its documentation shows."""
+    global plain
+    if reader == "openslide":
+        import openslide
+
+        slide = openslide.OpenSlide(path)
+        plain = lambda x, y: slide.read_region((x, y), 0, (TILE, TILE))  # noqa: E731
+    elif reader == "tiffslide":
+        import tiffslide
+
+        slide = tiffslide.TiffSlide(path)
+        plain = lambda x, y: slide.read_region((x, y), 0, (TILE, TILE), as_array=True)  # noqa: E731
+    else:
+        import tifffile
+        import zarr
+
+        level = zarr.open_array(tifffile.TiffFile(path).series[0].aszarr(level=0), mode="r")
+        plain = lambda x, y: level[y : y + TILE, x : x + TILE]  # noqa: E731
+
+
+def read_plain(corners: list[list[int]]) -> None:
+    for x, y in corners:
+        plain(x, y)
+
+
+def seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def tile_command(side: int, reader: str, out: Path) -> list[str]:
+    info, grid = WORK / f"tile-{side}.{reader}.json", WORK / f"tile-{side}.grid.parquet"
+    step = ["tile", str(info), str(grid), "--out", str(out), "--workers", str(WORKERS)]
+    return [sys.executable, "-m", "gigaseg", *step]
+
+
+def only_write(side: int, stored: Path, out: Path) -> float:
+    """Seconds to write the tiles of a store, decoded beforehand, into another one."""
+    import zlib
+
+    from gigaseg.tiles.grid import Grid
+    from gigaseg.tiles.store import StoredTiles, write_tiles
+
+    grid = Grid.read(WORK / f"tile-{side}.grid.parquet")
+    source = StoredTiles(stored)
+    pixels = [source.read(tile) for tile in grid.tiles(0)]
+    provenance = {"row": grid.row.tolist(), "col": grid.col.tolist()}
+    start = time.perf_counter()
+    write_tiles(out, provenance, TILE, ((array, zlib.crc32(array)) for array in pixels))
+    return time.perf_counter() - start
+
+
+def measure(side: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each kind of work with each reader, a list over the rounds."""
+    found: dict[str, dict[str, list[float]]] = {name: {"read": [], "tile": [], "write": []} for name in READERS}
+    job, out, again = (WORK / f"tile-{side}.{end}" for end in ("regions.json", "zarr.zip", "again.zarr.zip"))
+    for _ in range(rounds):
+        for reader, times in found.items():
+            times["read"].append(seconds([sys.executable, __file__, "--only-read", reader, str(job)]))
+            times["tile"].append(seconds(tile_command(side, reader, out)))
+            times["write"].append(only_write(side, out, again))
+            out.unlink()
+            again.unlink()
+    return found
+
+
+def memory(side: int) -> dict[int, float]:
+    """Peak of the summed resident memory of all processes of the command, in MB, for half the side and the side."""
+    import psutil
+
+    peaks = {}
+    for extent in (side // 2, side):
+        out = WORK / f"tile-{extent}.zarr.zip"
+        process = psutil.Popen(tile_command(extent, "tiffslide", out), stderr=subprocess.DEVNULL)
+        peak = 0
+        while process.poll() is None:
+            total = 0
+            for member in [process, *process.children(recursive=True)]:
+                try:
+                    total += member.memory_info().rss
+                except psutil.NoSuchProcess:
+                    pass
+            peak = max(peak, total)
+            time.sleep(0.02)
+        out.unlink()
+        peaks[extent] = peak / 1e6
+    return peaks
+
+
+def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int, float], rounds: int) -> str:
+    import psutil
+
+    count = sum(map(len, json.loads((WORK / f"tile-{side}.regions.json").read_text())["regions"]))
+    megabytes = count * TILE * TILE * 3 / 1e6
+    median = {reader: {what: statistics.median(times[what]) for what in times} for reader, times in found.items()}
+    fastest = min(("tiffslide", "tifffile"), key=lambda reader: median[reader]["tile"])
+    limits = {"openslide": LIMIT_OPENSLIDE, fastest: LIMIT_FASTEST}
+    rows = []
+    for reader, times in found.items():
+        seconds = median[reader]
+        # the ratio of each round, so that a busy minute weighs on both of its sides
+        against_read = statistics.median(t / r for t, r in zip(times["tile"], times["read"]))
+        against_both = statistics.median(t / (r + w) for t, r, w in zip(times["tile"], times["read"], times["write"]))
+        ratio = against_read if reader == "openslide" else against_both
+        limit = f"{limits[reader]:.2f}" if reader in limits else ""
+        rows.append(
+            f"| {reader} | {seconds['read']:.2f} | {megabytes / seconds['read']:.0f} | {seconds['write']:.2f} "
+            f"| {seconds['tile']:.2f} | {megabytes / seconds['tile']:.0f} | {against_read:.2f} | {against_both:.2f} "
+            f"| {limit} | {('yes' if ratio <= limits[reader] else 'no') if reader in limits else ''} |"
+        )
+    small, large = sorted(peaks)
+    growth = peaks[large] / peaks[small]
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return "\n".join(
+        [
+            "# `gigaseg tile`: speed and memory",
+            "",
+            f"`python benchmarks/tile.py --side {side} --rounds {rounds}`",
+            "",
+            f"Machine: {cpu()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
+            f"{platform.system()}, Python {platform.python_version()}; load {load} at the end.",
+            f"Slide: synthetic H&E, {side} × {side} px, JPEG-tiled pyramidal TIFF; {count} tiles of {TILE} px, overlap "
+            f"{OVERLAP} px, {megabytes:.0f} MB decoded; medians of {rounds}, seconds from start to end of the command.",
+            "",
+            "*read*: 2 processes that only read the same regions through the plain library, their start included. "
+            "*write*: one process writes the same tiles, already decoded, into the same store. "
+            "*tile*: `gigaseg tile --workers 2`, its start included. MB are of decoded RGB.",
+            "",
+            "| reader | read s | read MB/s | write s | tile s | tile MB/s | tile / read | tile / (read + write) | limit | kept |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"Limits: with openslide tile / read at most {LIMIT_OPENSLIDE}; with the fastest reader "
+            f"tile / (read + write) at most {LIMIT_FASTEST}.",
+            "",
+            "| slide | peak memory of all processes, MB |",
+            "|---|---|",
+            *[f"| {extent} × {extent} | {peaks[extent]:.0f} |" for extent in (small, large)],
+            "",
+            f"Ratio {growth:.2f}, limit {LIMIT_MEMORY:.2f}: {'kept' if growth <= LIMIT_MEMORY else 'not kept'} "
+            "(resident memory, shared pages counted in each process).",
+            "",
+        ]
+    )
+
+
+def cpu() -> str:
+    """The processor as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

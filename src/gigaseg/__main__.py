@@ -1,0 +1,5 @@
+"""`python -m gigaseg`."""
+
+from gigaseg.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,306 @@
+"""config.yaml: its sections as frozen dataclasses, and the checks that go beyond types.
+
+The dataclasses are the single source of every key's type, default and meaning: validation, the command line's options
+and the JSON schema for Snakemake are made from them.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from gigaseg.errors import ConfigError, unknown
+
+T = TypeVar("T")
+
+
+def key(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Any:
+    """A config key: its default, its meaning with unit, and the accepted values (choices, or a closed range)."""
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """What finds the instances of a tile."""
+
+    name: str = key("watershed", "segmenter by registry name")
+    checkpoint: str | None = key(None, "model weights: a file, or null for the one the segmenter's card names")
+    device: str = key("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU when there is one")
+    batch_size: int = key(8, "tiles per batch; results are the same for the same batch size", low=1, high=4096)
+    overlaps: str = key(
+        "exclusive",
+        "exclusive: within a tile the higher score keeps shared pixels; keep: masks may overlap",
+        choices=("exclusive", "keep"),
+    )
+    options: dict[str, Any] = key(dict, "the segmenter's own options, see its card")
+
+
+@dataclass(frozen=True)
+class ForegroundConfig:
+    """Where to look."""
+
+    method: str = key(
+        "auto",
+        "auto, tissue (bright background), fluorescence, valid (raster with nodata or alpha), all",
+        choices=("auto", "tissue", "fluorescence", "valid", "all"),
+    )
+    min_fraction: float = key(
+        0.01,
+        "a tile is kept when it, or one of its 8 neighbours, has at least this share of foreground",
+        low=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True)
+class TilesConfig:
+    """How the slide is cut."""
+
+    tile: int | None = key(None, "side of a tile, working px; null: the segmenter's card", low=16, high=16384)
+    overlap: int | None = key(None, "what neighbours share, working px, 0 .. tile / 2; null: the card", low=0)
+    tiles_per_shard: int = key(1000, "tiles per job; 10-30 minutes of GPU is a good size", low=1)
+    materialise: bool = key(True, "write tiles to tiles/NNN.zarr.zip before segment; false: segment reads the slide")
+
+
+@dataclass(frozen=True)
+class StitchConfig:
+    """How instances of overlapping tiles become one."""
+
+    agreement: float = key(
+        0.5,
+        "least IoU (or cover) inside the shared area at which two instances are one object",
+        low=0.01,
+        high=1,
+    )
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """What is measured."""
+
+    quantiles: tuple[float, ...] = key(
+        lambda: (0.05, 0.25, 0.5, 0.75, 0.95),
+        "quantiles of each measurement in summary.json, 0 .. 1",
+        low=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All that one kind of slide needs."""
+
+    unit: str = key("um", "unit of lengths in this preset: um (slides) or m (rasters)", choices=("um", "m"))
+    working_resolution: float | None = key(
+        None,
+        "size of a pixel that inference sees, in unit; null: from object_diameter, else the card's",
+        low=1e-9,
+    )
+    object_diameter: float | None = key(
+        None, "typical object diameter in unit; sets the working resolution to suit the segmenter", low=1e-9
+    )
+    segmenter: SegmenterConfig = key(SegmenterConfig, "see SegmenterConfig")
+    foreground: ForegroundConfig = key(ForegroundConfig, "see ForegroundConfig")
+    tiles: TilesConfig = key(TilesConfig, "see TilesConfig")
+    stitch: StitchConfig = key(StitchConfig, "see StitchConfig")
+    measure: MeasureConfig = key(MeasureConfig, "see MeasureConfig")
+    export: tuple[str, ...] = key(lambda: ("geojson",), "export formats, possibly none")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """How the report looks; changing it runs nothing but the report again."""
+
+    title: str = key("gigaseg report", "heading of report.html")
+    overview_px: int = key(1600, "long side of the overview pictures, px", low=64, high=8192)
+    instance_color: str = key("#00c853", "colour of the instances' outlines, #rrggbb")
+    foreground_color: str = key("#ff9100", "colour of the foreground's outline, #rrggbb")
+    grid_color: str = key("#2962ff", "colour of the tile grid, #rrggbb")
+
+
+@dataclass(frozen=True)
+class Config:
+    """config.yaml as a whole."""
+
+    slides: str = key("slides.tsv", "sample sheet")
+    results: str = key("results", "folder of all outputs")
+    presets: dict[str, Preset] = key(lambda: {"nuclei": Preset()}, "presets by name; the first one is the default")
+    report: ReportConfig = key(ReportConfig, "see ReportConfig")
+
+
+def load_config(content: Mapping[str, Any], source: str = "config.yaml") -> Config:
+    """Build and check the configuration.
+
+    Parameters
+    ----------
+    content : the parsed YAML.
+    source : name used in messages.
+
+    Raises
+    ------
+    ConfigError
+        One line for each wrong key: key path, value found, values accepted.
+    """
+    errors: list[str] = []
+    config = build(Config, content, "", errors)
+    for name, preset in config.presets.items():
+        errors += _check_preset(f"presets.{name}", preset)
+    if not config.presets:
+        errors.append("presets is empty, accepted: at least one preset")
+    colors = [f.name for f in fields(ReportConfig) if f.name.endswith("_color")]
+    errors += [
+        f"report.{name} is '{getattr(config.report, name)}', accepted: a colour as #rrggbb"
+        for name in colors
+        if not _is_color(getattr(config.report, name))
+    ]
+    if errors:
+        raise ConfigError("\n".join(f"{source}: {line}" for line in errors))
+    return config
+
+
+def _is_color(value: str) -> bool:
+    return len(value) == 7 and value[0] == "#" and all(c in "0123456789abcdefABCDEF" for c in value[1:])
+
+
+def _check_preset(path: str, preset: Preset) -> list[str]:
+    from gigaseg.errors import SegmenterError
+    from gigaseg.export.formats import FORMATS
+    from gigaseg.segmenters.card import read_card
+
+    errors = []
+    if preset.working_resolution is not None and preset.object_diameter is not None:
+        errors.append(f"{path}: working_resolution and object_diameter are both set, accepted: one of them")
+    try:
+        card = read_card(preset.segmenter.name)
+        card.complete(preset.segmenter.options)
+        tile = preset.tiles.tile or card.tile
+        overlap = card.overlap if preset.tiles.overlap is None else preset.tiles.overlap
+        errors += check_overlap(tile, overlap, f"{path}.tiles.overlap")
+        if preset.object_diameter is not None and card.object_diameter is None:
+            errors.append(
+                f"{path}.object_diameter is {preset.object_diameter:g}, but segmenter '{card.name}' takes any size; "
+                "accepted: working_resolution"
+            )
+    except SegmenterError as error:
+        errors.append(f"{path}.segmenter: {error}")
+    errors += [f"{path}.export: {unknown('format', name, FORMATS)}" for name in preset.export if name not in FORMATS]
+    return errors
+
+
+def check_overlap(tile: int, overlap: int, path: str = "overlap") -> list[str]:
+    """Messages (none or one) on the overlap of tiles; more than half a tile would let three tiles share a pixel row."""
+    if not 0 <= overlap <= tile // 2:
+        return [
+            f"{path} is {overlap}, accepted: 0 .. {tile // 2} (half of tile = {tile}); twice the largest object is good"
+        ]
+    return []
+
+
+def build(cls: type[T], content: Any, path: str, errors: list[str]) -> T:
+    """Build dataclass `cls` from a mapping; wrong keys and values are told in `errors` and left at their default."""
+    if content is None:
+        content = {}
+    if not isinstance(content, Mapping):
+        errors.append(f"{path or 'the file'} is {_show(content)}, accepted: a mapping of {', '.join(_names(cls))}")
+        content = {}
+    hints = get_type_hints(cls)
+    values = {}
+    where = path + ": " if path else ""
+    errors += [f"{where}{unknown('key', str(name), _names(cls))}" for name in content if name not in hints]
+    for spec in fields(cls):  # type: ignore[arg-type]
+        if spec.name in content:
+            where = f"{path}.{spec.name}" if path else spec.name
+            values[spec.name] = _value(hints[spec.name], content[spec.name], spec, where, errors)
+    return cls(**values)
+
+
+def default_of(spec: Field[Any]) -> Any:
+    """The default of a key."""
+    return spec.default if spec.default is not MISSING else spec.default_factory()  # type: ignore[misc]
+
+
+def _names(cls: Any) -> list[str]:
+    return [spec.name for spec in fields(cls)]
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def accepted(hint: Any, spec: Field[Any]) -> str:
+    """Words for what a key accepts."""
+    if spec.metadata.get("choices"):
+        return ", ".join(spec.metadata["choices"])
+    optional = type(None) in get_args(hint)
+    kind = next((arg for arg in get_args(hint) if arg is not type(None)), hint) if optional else hint
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, "a list")
+    if get_origin(kind) is dict:
+        words = "a mapping"
+    if math.isfinite(low) and math.isfinite(high):
+        words += f" from {low:g} to {high:g}"
+    elif math.isfinite(low):
+        words += f" >= {low:g}"
+    return words + (" or null" if optional else "")
+
+
+def _value(hint: Any, value: Any, spec: Field[Any], path: str, errors: list[str]) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None:
+            return None
+        inner = next(arg for arg in get_args(hint) if arg is not type(None))
+    else:
+        inner = hint
+    if is_dataclass(inner):
+        return build(inner, value, path, errors)  # type: ignore[arg-type]
+    if get_origin(inner) is dict:
+        if not isinstance(value, Mapping):
+            errors.append(f"{path} is {_show(value)}, accepted: a mapping")
+            return default_of(spec)
+        item = get_args(inner)[1]
+        if is_dataclass(item):
+            return {str(k): build(item, v, f"{path}.{k}", errors) for k, v in value.items()}  # type: ignore[arg-type]
+        return dict(value)
+    if get_origin(inner) is tuple:
+        item = get_args(inner)[0]
+        if not isinstance(value, list | tuple) or not all(_fits(item, v, spec) for v in value):
+            errors.append(f"{path} is {_show(value)}, accepted: a list of {_plural(item, spec)}")
+            return default_of(spec)
+        return tuple(item(v) for v in value)
+    if not _fits(inner, value, spec):
+        errors.append(f"{path} is {_show(value)}, accepted: {accepted(hint, spec)}")
+        return default_of(spec)
+    return inner(value)
+
+
+def _plural(item: Any, spec: Field[Any]) -> str:
+    if item is str:
+        return "texts"
+    return f"numbers from {spec.metadata['low']:g} to {spec.metadata['high']:g}"
+
+
+def _fits(kind: Callable[..., Any], value: Any, spec: Field[Any]) -> bool:
+    metadata = spec.metadata
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str) and value != "" and (not metadata["choices"] or value in metadata["choices"])
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    if kind is int and value != int(value):
+        return False
+    return bool(metadata["low"] <= value <= metadata["high"])

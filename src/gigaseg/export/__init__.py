@@ -1,0 +1,1 @@
+"""Instances for other programs: one module a format. Names of the formats: `gigaseg.export.formats`."""

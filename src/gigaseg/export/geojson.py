@@ -1,0 +1,135 @@
+"""GeoJSON as QuPath reads and writes it: one Feature an instance, a detection with class and measurements.
+
+Coordinates are pixels of level 0, y down: QuPath's frame, so nothing needs a transform. They are rounded to
+0.01 px, which is QuPath's own precision; an outline that rounding would make invalid keeps all its digits.
+Measurements have the seven digits of float32; the full values are in measurements.parquet.
+Fields as QuPath since version 0.4 writes them (its class QuPathTypeAdapters).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import shapely
+
+from gigaseg.export.measured import Batch, MeasuredInstances
+from gigaseg.export.palette import class_color
+from gigaseg.files import atomic
+
+DECIMALS = 2
+"""Decimals of a coordinate, level-0 px."""
+
+_NAMESPACE = uuid.UUID("6a1f0c52-94d1-5f0e-9c0b-8f3f5d0d7e11")
+_WORDS = {"um": "µm", "um2": "µm^2", "m2": "m^2", "px2": "px^2", "mm2": "mm^2", "km2": "km^2"} | {
+    word: word.upper() for word in ("od", "nn", "x", "y")
+}
+_WHOLE = re.compile(r"\.0(?=[],])")
+
+
+def write_geojson(found: MeasuredInstances, path: Path, *, compress: bool = False) -> None:
+    """Write the instances as a FeatureCollection, one Feature a line, in bounded memory.
+
+    Parameters
+    ----------
+    found : the instances of a slide.
+    path : target; replaced when complete.
+    compress : gzip it.
+
+    Raises
+    ------
+    FormatError : as `MeasuredInstances`.
+    """
+    with atomic(path) as temporary, temporary.open("wb") as raw:
+        if compress:
+            # no file name and no time in the header: the same instances give the same bytes
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as stream:
+                _write(found, stream)
+        else:
+            _write(found, raw)
+
+
+def display_name(column: str) -> str:
+    """The name of a measurement as QuPath shows it.
+
+    >>> display_name("area_um2"), display_name("centroid_x_px")
+    ('Area µm^2', 'Centroid X px')
+    """
+    words = [_WORDS.get(word, word) for word in column.split("_")]
+    text = " ".join(words)
+    return text if words[0] == "µm" else text[:1].upper() + text[1:]
+
+
+def instance_id(slide: str, instance: int) -> str:
+    """The UUID of an instance, the same in every run (QuPath replaces other ids by random ones)."""
+    return str(uuid.uuid5(_NAMESPACE, f"{slide}/{instance}"))
+
+
+def _write(found: MeasuredInstances, stream: IO[bytes] | gzip.GzipFile) -> None:
+    stream.write(b'{"type":"FeatureCollection","features":[')
+    separator = b"\n"
+    classes = [_json({"name": name, "color": class_color(i)}) for i, name in enumerate(found.classes)]
+    for batch in found:
+        lines = ",\n".join(_features(found.info.slide, batch, classes))
+        stream.write(separator + lines.encode())
+        separator = b",\n"
+    stream.write(b"\n]}\n")
+
+
+def _features(slide: str, batch: Batch, classes: list[str]) -> Iterator[str]:
+    geometry = _geometry(batch.geometry)
+    measurements = _measurements(batch)
+    for i, instance in enumerate(batch.instance.tolist()):
+        yield (
+            f'{{"type":"Feature","id":"{instance_id(slide, instance)}","geometry":{geometry[i]},'
+            f'"properties":{{"objectType":"detection","classification":{classes[batch.class_index[i]]},'
+            f'"measurements":{measurements[i]}}}}}'
+        )
+
+
+def _geometry(geometry: npt.NDArray[np.object_]) -> list[str]:
+    """GeoJSON of each geometry, rounded, whole numbers without a decimal point."""
+    rounded = shapely.transform(geometry, lambda xy: np.round(xy, DECIMALS))
+    broken = ~shapely.is_valid(rounded)
+    rounded[broken] = geometry[broken]
+    return [_WHOLE.sub("", text) for text in shapely.to_geojson(rounded)]
+
+
+def _measurements(batch: Batch) -> list[str]:
+    """One JSON object an instance; values that are not finite are left out, QuPath shows them as missing."""
+    names = ["Instance", "Score"]
+    columns: list[list[Any]] = [batch.instance.tolist(), _numbers(pa.array(batch.score))]
+    for field, column in zip(batch.measurements.schema, batch.measurements.columns, strict=True):
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+            names.append(display_name(field.name))
+            columns.append(_numbers(column))
+    rows = zip(*columns, strict=True)
+    return [
+        orjson.dumps(
+            {name: value for name, value in zip(names, row, strict=True) if value is not None},
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        ).decode()
+        for row in rows
+    ]
+
+
+def _numbers(column: pa.Array) -> list[Any]:
+    """Values as JSON numbers: integers as they are, others as float32; None where missing or not finite."""
+    if pa.types.is_integer(column.type):
+        return list(column.to_pylist())
+    values = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(values)
+    return [value if ok else None for value, ok in zip(values, finite, strict=True)]
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

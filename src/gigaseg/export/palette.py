@@ -1,0 +1,31 @@
+"""Colours of the classes, the same in exports and pictures."""
+
+from __future__ import annotations
+
+import colorsys
+
+_BASE = (
+    (0, 200, 83),
+    (240, 228, 66),
+    (86, 180, 233),
+    (213, 94, 0),
+    (204, 121, 167),
+    (230, 159, 0),
+    (0, 114, 178),
+)
+"""A green that stands out from haematoxylin, eosin, fluorescence and roofs alike, then six of the colours
+that Okabe and Ito chose to be told apart with any colour vision (Color Universal Design, 2008)."""
+
+_GOLDEN = 0.618033988749895
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """RGB colour (0..255) of class `index`, >= 0; beyond the seventh, hues in steps of the golden ratio.
+
+    >>> class_color(0)
+    (0, 200, 83)
+    """
+    if index < len(_BASE):
+        return _BASE[index]
+    red, green, blue = colorsys.hsv_to_rgb(index * _GOLDEN % 1.0, 0.65, 0.9)
+    return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,0 +1,242 @@
+"""The segment step: the tiles of a shard in, its instance table out, batch by batch and resumable.
+
+Each finished batch lies in ``.parts/segment-NNN/<digest>/BBBB.parquet`` until the shard's table is written; a killed
+run goes on from there. Parts of another digest are discarded. Batches are fixed by tile index and the last one is
+padded, so that the same batch always holds the same tiles.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gigaseg import __version__
+from gigaseg.config import SegmenterConfig
+from gigaseg.errors import FormatError
+from gigaseg.files import sha256_file
+from gigaseg.instances.table import Instances, read_instances
+from gigaseg.segmenters.card import read_card
+from gigaseg.slides.base import SlideInfo
+from gigaseg.tiles.grid import Grid
+
+if TYPE_CHECKING:
+    from gigaseg.segmenters.base import Segmenter
+    from gigaseg.tiles.source import TileSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker process needs to segment batches of one shard."""
+
+    info: SlideInfo
+    grid: Grid
+    shard: int
+    tiles: Path | None
+    segmenter: SegmenterConfig
+    annotations: Path | None
+    parts: Path
+    device: str
+    metadata: dict[str, Any]
+
+
+def segment(
+    info: str | Path,
+    grid: str | Path,
+    shard: int,
+    out: str | Path,
+    *,
+    segmenter: SegmenterConfig,
+    tiles: str | Path | None = None,
+    annotations: str | Path | None = None,
+    workers: int = 1,
+    digest: str = "",
+) -> int:
+    """Segment the tiles of a shard.
+
+    Parameters
+    ----------
+    info, grid : slide.json and grid.parquet.
+    shard : number of the shard.
+    out : the instance table to write.
+    segmenter : which one, and how.
+    tiles : tile store of the shard; None: read from the slide.
+    annotations : polygons for the segmenter that takes them.
+    workers : processes for a segmenter that runs on the CPU alone; the result is the same for any number.
+    digest : of the step; unfinished work of another digest is discarded.
+
+    Returns
+    -------
+    Number of instances.
+
+    Raises
+    ------
+    UserError
+        The segmenter is unknown, its options or side files are wrong, or an input is damaged.
+    """
+    slide_info, kept = SlideInfo.read(info), Grid.read(grid)
+    card = read_card(segmenter.name)
+    options = card.complete(segmenter.options)
+    metadata = {
+        "slide": slide_info.slide,
+        "segmenter": card.name,
+        "revision": card.revision,
+        "options": options,
+        "checkpoint": sha256_file(segmenter.checkpoint) if segmenter.checkpoint else None,
+        "outlines": card.outlines,
+        "version": __version__,
+        "digest": digest,
+        "shard": shard,
+        "grid": kept.tiling.to_dict(),
+    }
+    chosen = kept.tiles(shard)
+    target = Path(out)
+    if not chosen:
+        Instances.empty(card.classes).write(target, metadata)
+        return 0
+    parts = target.parent.parent / ".parts" / f"segment-{shard:03d}" / (digest or "by-hand")
+    _discard_others(parts)
+    job = Job(
+        info=slide_info,
+        grid=kept,
+        shard=shard,
+        tiles=Path(tiles) if tiles else None,
+        segmenter=segmenter,
+        annotations=Path(annotations) if annotations else None,
+        parts=parts,
+        device=choose_device(segmenter.device) if card.needs_gpu else "cpu",
+        metadata=metadata,
+    )
+    batches = -(-len(chosen) // segmenter.batch_size)
+    missing = [batch for batch in range(batches) if not _part(parts, batch).exists()]
+    if len(missing) < batches:
+        log.info("going on after %d of %d batches", batches - len(missing), batches)
+    for done, batch in enumerate(_run(job, missing, 1 if card.needs_gpu else workers), batches - len(missing) + 1):
+        log.info("batch %d finished, %d of %d", batch, done, batches)
+    found = [read_instances(_part(parts, batch), stitched=False)[0] for batch in range(batches)]
+    instances = Instances.concat(found)
+    instances.write(target, metadata)
+    shutil.rmtree(parts.parent, ignore_errors=True)
+    log.info("slide '%s' shard %d: %d instances in %d tiles", slide_info.slide, shard, len(instances), len(chosen))
+    return len(instances)
+
+
+def choose_device(wanted: str) -> str:
+    """The torch device for `wanted`: "auto" is the first GPU when there is one, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _part(parts: Path, batch: int) -> Path:
+    return parts / f"{batch:04d}.parquet"
+
+
+def _discard_others(parts: Path) -> None:
+    if parts.parent.is_dir():
+        for other in parts.parent.iterdir():
+            if other.name != parts.name:
+                log.info("discarding unfinished work of digest %s", other.name)
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _run(job: Job, batches: list[int], workers: int) -> Iterator[int]:
+    """Segment the batches, in order of completion of their predecessors."""
+    workers = min(workers, len(batches))
+    if workers <= 1:
+        worker = _Worker(job)
+        for batch in batches:
+            worker.run(batch)
+            yield batch
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(job,)) as pool:
+        yield from pool.map(_run_one, batches)
+
+
+class _Worker:
+    """A segmenter and its source of tiles, opened once."""
+
+    def __init__(self, job: Job) -> None:
+        from gigaseg.segmenters.base import Context
+        from gigaseg.segmenters.registry import load_segmenter
+
+        card = read_card(job.segmenter.name)
+        context = Context(
+            info=job.info,
+            tiling=job.grid.tiling,
+            device=job.device,
+            annotations=job.annotations,
+            options=card.complete(job.segmenter.options),
+        )
+        self._job = job
+        self._tiles = job.grid.tiles(job.shard)
+        self._segmenter: Segmenter = load_segmenter(card.name, context)
+        self._source = _open_source(job)
+
+    def run(self, batch: int) -> None:
+        """Segment one batch and write its part."""
+        import torch
+
+        from gigaseg.instances.tile import tile_rows
+        from gigaseg.segmenters.base import TileBatch
+
+        size = self._job.segmenter.batch_size
+        tiles = self._tiles[batch * size : (batch + 1) * size]
+        images = np.stack([self._source.read(tile) for tile in tiles])
+        if self._job.device != "cpu" or read_card(self._job.segmenter.name).needs_gpu:
+            padding = size - len(tiles)
+            images = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
+            tiles = tiles + tiles[-1:] * padding
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._job.device)
+        found = self._segmenter.segment(TileBatch(images=tensor, tiles=tiles))
+        exclusive = self._job.segmenter.overlaps == "exclusive"
+        classes = self._segmenter.card.classes
+        tiling = self._job.grid.tiling
+        real = self._tiles[batch * size : (batch + 1) * size]
+        rows = [
+            tile_rows(instances, tile, tiling, classes, exclusive=exclusive) for tile, instances in zip(real, found)
+        ]
+        Instances.concat(rows).write(_part(self._job.parts, batch), self._job.metadata)
+
+
+def _open_source(job: Job) -> TileSource:
+    from gigaseg.tiles.source import SlideTiles
+
+    if job.tiles is None:
+        return SlideTiles(job.info, job.grid.tiling)
+    from gigaseg.tiles.store import StoredTiles
+
+    store = StoredTiles(job.tiles)
+    if store.slide != job.grid.slide or store.shard != job.shard or store.tiling != job.grid.tiling:
+        raise FormatError(f"{job.tiles}: made for another slide, shard or grid; run tile again")
+    return store
+
+
+_worker: _Worker | None = None
+
+
+def _start(job: Job) -> None:
+    global _worker
+    import torch
+
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.WARNING)
+    _worker = _Worker(job)
+
+
+def _run_one(batch: int) -> int:
+    if _worker is None:
+        raise RuntimeError("worker process was not started")
+    _worker.run(batch)
+    return batch

@@ -1,0 +1,1 @@
+"""Measuring instances, and summing up slides and cohorts."""

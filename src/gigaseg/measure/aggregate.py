@@ -1,0 +1,118 @@
+"""The aggregate step: one row a slide, failed ones with step and reason; and the gate that fails when any did."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gigaseg import __version__
+from gigaseg.errors import FormatError, UserError
+from gigaseg.files import atomic, read_failure, read_json, write_parquet
+from gigaseg.measure.measure import SUMMARY_FORMAT
+
+log = logging.getLogger(__name__)
+
+COHORT_FORMAT = "gigaseg/cohort/1"
+_FIRST = ("slide", "status", "step", "reason", "preset", "group", "segmenter", "unit", "instances")
+
+
+def aggregate(
+    summaries: Sequence[tuple[str, str | Path]],
+    out: str | Path,
+    table: str | Path,
+    *,
+    labels: dict[str, dict[str, str]] | None = None,
+    bad_rows: Sequence[tuple[str, str]] = (),
+    digest: str = "",
+) -> list[dict[str, Any]]:
+    """Write cohort.tsv and cohort.parquet.
+
+    Parameters
+    ----------
+    summaries : (slide, summary.json) of every slide, in the order of the sheet; failure records included.
+    out, table : cohort.tsv and cohort.parquet.
+    labels : preset and group of each slide.
+    bad_rows : (name, reason) of rows of the sheet that could not be used.
+
+    Returns
+    -------
+    The rows.
+    """
+    rows = [{**_row(slide, Path(path)), **(labels or {}).get(slide, {})} for slide, path in summaries]
+    rows += [{"slide": name, "status": "failed", "step": "sheet", "reason": reason} for name, reason in bad_rows]
+    names = [*_FIRST, *sorted({name for row in rows for name in row} - set(_FIRST))]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
+    columns = {name: pa.array([row.get(name) for row in rows], _type(name, rows)) for name in names}
+    write_parquet(table, pa.table(columns), {"format": COHORT_FORMAT, "version": __version__, "digest": digest})
+    with atomic(out) as temporary:
+        temporary.write_text(stream.getvalue(), encoding="utf-8")
+    failed = [row for row in rows if row["status"] != "ok"]
+    log.info("%d slides, %d failed", len(rows), len(failed))
+    for row in failed:
+        log.warning("slide '%s' failed at %s: %s", row["slide"], row["step"], row["reason"])
+    return rows
+
+
+def _row(slide: str, path: Path) -> dict[str, Any]:
+    failure = read_failure(path)
+    if failure is not None:
+        return {"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}
+    summary = read_json(path, SUMMARY_FORMAT)
+    row: dict[str, Any] = {
+        "slide": slide,
+        "status": "ok",
+        "segmenter": summary["segmenter"],
+        "unit": summary["unit"],
+        "instances": summary["instances"],
+        "mean_score": summary["mean_score"],
+        "flags": "; ".join(summary["flags"]),
+    }
+    row |= {key: value for key, value in summary.items() if key.startswith(("foreground_", "density_"))}
+    for name, found in summary["measurements"].items():
+        row[f"{name}_mean"], row[f"{name}_median"] = found["mean"], found.get("q50")
+    if len(summary["classes"]) > 1:
+        for name, found in summary["classes"].items():
+            row[f"fraction_{name}"] = found["fraction"]
+    return row
+
+
+def _type(name: str, rows: Sequence[dict[str, Any]]) -> pa.DataType:
+    kinds = {type(row[name]) for row in rows if row.get(name) is not None}
+    if kinds <= {int} and kinds:
+        return pa.int64()
+    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def read_cohort(path: str | Path) -> list[dict[str, str]]:
+    """Rows of cohort.tsv as texts; raises FormatError when the file is missing or no cohort table."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read ({error}); expected cohort.tsv") from error
+    rows = list(csv.DictReader(io.StringIO(text), delimiter="\t", restval=""))
+    if not text.startswith("slide\tstatus\t"):
+        raise FormatError(f"{path}: its header does not begin with slide, status; expected cohort.tsv")
+    return rows
+
+
+def gate(cohort: str | Path) -> None:
+    """Raise UserError, one line a failed slide, when any slide of the cohort failed; so that cron sees it."""
+    failed = [row for row in read_cohort(cohort) if row["status"] != "ok"]
+    if failed:
+        lines = [f"slide '{row['slide']}' failed at {row['step']}: {row['reason']}" for row in failed]
+        raise UserError("\n".join([f"{cohort}: {len(failed)} slides failed", *lines]))

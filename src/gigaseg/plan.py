@@ -1,0 +1,240 @@
+"""The plan of a cohort, made when the workflow is parsed: slides, shards, options and digests of every step.
+
+A step's digest covers its own config section, the sheet fields it reads, the content of side files, the checkpoint, the
+step's revision and the upstream digests. It stands in the rule's params and in the output's metadata, so that nothing
+stale survives a change, and nothing runs again for a change it does not depend on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gigaseg.config import Config, Preset, load_config
+from gigaseg.errors import UserError
+from gigaseg.options import step_options
+from gigaseg.segmenters.card import Card, read_card
+from gigaseg.sheet import BadRow, Row, read_sheet
+
+log = logging.getLogger(__name__)
+
+REVISIONS = {
+    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 1, "export": 1,
+    "overview": 1, "aggregate": 1, "report": 1,
+}  # fmt: skip
+"""Raised by one when a step's results change for the same input."""
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """One slide of the cohort.
+
+    Attributes
+    ----------
+    row : its row of the sheet.
+    preset : its preset.
+    shards : number of shards, from the bounding grid; 1 for a slide that cannot be opened.
+    gpu : GPUs a segment job claims.
+    digests : by step.
+    options : command-line options by step.
+    """
+
+    row: Row
+    preset: Preset
+    shards: int
+    gpu: int
+    digests: dict[str, str]
+    options: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cohort: its valid slides by name, in the sheet's order, and the rows that cannot be used."""
+
+    config: Config
+    slides: dict[str, SlidePlan]
+    bad_rows: list[BadRow]
+    digests: dict[str, str]
+
+
+def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
+    """Plan a cohort from its configuration.
+
+    Raises
+    ------
+    ConfigError, SheetError
+        The configuration or the sheet as a whole is wrong; wrong rows become `bad_rows`.
+    """
+    from gigaseg.files import digest
+
+    config = load_config(content, source)
+    rows, bad_rows = read_sheet(config.slides, list(config.presets))
+    cache = _Cache(Path(config.results) / ".headers.json")
+    slides = {row.slide: _plan_slide(row, config, cache) for row in rows}
+    cache.save()
+    cohort = [slide.digests["measure"] for slide in slides.values()]
+    labels = [(s.row.slide, s.row.preset, s.row.group) for s in slides.values()]
+    aggregate = digest([REVISIONS["aggregate"], cohort, labels, [asdict(bad) for bad in bad_rows]])
+    pictures = [slide.digests["overview"] for slide in slides.values()]
+    digests = {
+        "aggregate": aggregate,
+        "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title]),
+    }
+    return Plan(config, slides, bad_rows, digests)
+
+
+def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
+    preset = config.presets[row.preset]
+    card = read_card(preset.segmenter.name)
+    options = step_options(preset, config.report)
+    if row.pixel_size:
+        options["inspect"] += ["--pixel-size", row.pixel_size]
+    if row.reader != "auto":
+        options["inspect"] += ["--reader", row.reader]
+    if row.channels:
+        options["inspect"] += ["--channels", row.channels]
+    if row.annotations:
+        options["grid"] += ["--side-file", str(row.annotations)]
+        options["segment"] += ["--annotations", str(row.annotations)]
+    return SlidePlan(
+        row=row,
+        preset=preset,
+        shards=cache.shards(row, preset, card),
+        gpu=int(card.needs_gpu),
+        digests=_digests(row, preset, card, config, cache),
+        options=options,
+    )
+
+
+def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache) -> dict[str, str]:
+    from gigaseg.files import digest
+
+    annotations = cache.sha256(row.annotations)
+    checkpoint = cache.sha256(Path(preset.segmenter.checkpoint)) if preset.segmenter.checkpoint else None
+    segmenter = {
+        **asdict(preset.segmenter),
+        "options": card.complete(preset.segmenter.options),
+        "device": None,
+    }
+    tiles = {key: value for key, value in asdict(preset.tiles).items() if key != "materialise"}
+    nominal = [card.tile, card.overlap, card.pixel_size, card.unit, card.object_diameter]
+    report = asdict(config.report)
+    own: dict[str, Any] = {
+        "inspect": [
+            cache.fingerprint(row),
+            row.slide,
+            str(row.path),
+            row.reader,
+            row.channels,
+            row.pixel_size,
+            preset.unit,
+        ],
+        "grid": [
+            asdict(preset.foreground),
+            tiles,
+            nominal,
+            preset.working_resolution,
+            preset.object_diameter,
+            annotations,
+        ],
+        "tile": [],
+        "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint],
+        "stitch": [asdict(preset.stitch)],
+        "measure": [asdict(preset.measure)],
+        "export": [],
+        "overview": [
+            report["overview_px"],
+            [value for key, value in report.items() if key.endswith("_color")],
+        ],
+    }
+    upstream = {
+        "inspect": None, "grid": "inspect", "tile": "grid", "segment": "grid", "stitch": "segment", "measure": "stitch",
+        "export": "measure", "overview": "stitch",
+    }  # fmt: skip
+    digests: dict[str, str] = {}
+    for step, before in upstream.items():
+        digests[step] = digest([step, REVISIONS[step], own[step], digests[before] if before else None])
+    return digests
+
+
+class _Cache:
+    """Headers of slides and hashes of side files, kept in the results folder by each file's state."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+        self._used: dict[str, Any] = {}
+
+    def fingerprint(self, row: Row) -> str:
+        """State of the slide's file."""
+        from gigaseg.slides.fingerprint import fingerprint
+
+        return fingerprint(row.path)
+
+    def shards(self, row: Row, preset: Preset, card: Card) -> int:
+        """Number of shards; 1 when the slide cannot be opened (its inspect job will say why)."""
+        from gigaseg.files import digest
+
+        state = [
+            self.fingerprint(row),
+            str(row.path),
+            row.reader,
+            row.pixel_size,
+            asdict(preset),
+            card.revision,
+            card.tile,
+        ]
+        key = "shards " + digest(state)
+        found = self._known.get(key)
+        if found is None:
+            try:
+                found = _count_shards(row, preset, card)
+            except UserError as error:
+                log.debug("slide '%s': %s", row.slide, error)
+                return 1
+        self._used[key] = found
+        return int(found)
+
+    def sha256(self, path: Path | None) -> str | None:
+        """Hash of a side file's content; "missing" when there is none."""
+        from gigaseg.files import sha256_file
+        from gigaseg.slides.fingerprint import fingerprint
+
+        if path is None:
+            return None
+        state = fingerprint(path)
+        key = f"sha256 {path} {state}"
+        if key not in self._used:
+            try:
+                self._used[key] = self._known.get(key) or sha256_file(path)
+            except OSError:
+                return "missing"
+        return str(self._used[key])
+
+    def save(self) -> None:
+        """Write what this plan used, when it differs from what is there; a folder that cannot be written is no error."""
+        from gigaseg.files import write_json
+
+        if self._used != self._known:
+            try:
+                write_json(self._path, self._used)
+            except OSError as error:
+                log.debug("headers are not cached: %s", error)
+
+
+def _count_shards(row: Row, preset: Preset, card: Card) -> int:
+    from gigaseg.slides.inspect import header
+    from gigaseg.tiles.working import bounding_shards, working_tiling
+
+    found = header(row.path, unit=preset.unit, reader=row.reader, pixel_size=row.pixel_size)
+    tiling = working_tiling(
+        found.width, found.height, found.levels, found.pixel_size, found.unit, preset, card, row.slide
+    )
+    return bounding_shards(tiling, preset.tiles.tiles_per_shard)

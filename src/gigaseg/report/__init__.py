@@ -1,0 +1,1 @@
+"""Overview pictures of slides, and the cohort's report."""

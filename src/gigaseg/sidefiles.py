@@ -1,0 +1,151 @@
+"""Polygons that the sample sheet names: read, brought into the slide's working frame, repaired."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from gigaseg.errors import FormatError, one_line
+from gigaseg.slides.base import SlideInfo
+from gigaseg.tiles.tiling import Tiling
+
+log = logging.getLogger(__name__)
+
+_CLASS_COLUMNS = ("classification", "class", "class_name", "label")
+UNCLASSIFIED = "object"
+"""Class of a polygon that its file gives none."""
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Polygons of a side file.
+
+    Attributes
+    ----------
+    geometry : (n,) valid polygons or multipolygons, working px, clipped to the slide.
+    class_index : (n,) int32 into `classes`.
+    classes : class names, sorted; at least one.
+    """
+
+    geometry: npt.NDArray[np.object_]
+    class_index: npt.NDArray[np.int32]
+    classes: tuple[str, ...]
+
+
+def read_polygons(path: Path, info: SlideInfo, tiling: Tiling) -> Polygons:
+    """Read the polygons of a GeoJSON (QuPath's export too), GeoPackage, shapefile or GeoParquet file.
+
+    Coordinates are level-0 px of the slide; for a georeferenced slide they are in the file's CRS and are transformed
+    to the slide's. Invalid geometries are repaired, empty ones and other types left out, both counted in the log.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or unreadable, holds no polygon, or none of its polygons lies on the slide.
+    """
+    frame = _read(path)
+    if info.crs is not None and info.transform is not None:
+        if frame.crs is None:
+            raise FormatError(
+                f"{path}: has no CRS, but slide '{info.slide}' is georeferenced; expected a file with one"
+            )
+        try:
+            frame = frame.to_crs(info.crs)
+        except Exception as error:  # pyproj raises many kinds
+            raise FormatError(
+                f"{path}: CRS cannot be transformed to that of '{info.slide}' ({one_line(error)})"
+            ) from error
+    geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
+    names = _class_names(frame)
+    polygonal = np.isin(shapely.get_type_id(geometry), (3, 6)) & ~shapely.is_empty(geometry)
+    if not polygonal.any():
+        raise FormatError(f"{path}: {len(geometry)} features, none of them a polygon; expected polygons")
+    geometry, names = geometry[polygonal], names[polygonal]
+    geometry = shapely.transform(shapely.force_2d(geometry), lambda xy: _to_working(xy, info, tiling))
+    geometry, repaired = _repair(geometry)
+    slide = shapely.box(0, 0, tiling.width, tiling.height)
+    if info.width / tiling.scale[0] < tiling.width or info.height / tiling.scale[1] < tiling.height:
+        slide = shapely.box(0, 0, info.width / tiling.scale[0], info.height / tiling.scale[1])
+    inside = shapely.contains_properly(slide, geometry)
+    geometry[~inside] = only_polygons(shapely.intersection(geometry[~inside], slide))
+    left = ~shapely.is_empty(geometry)
+    if not left.any():
+        raise FormatError(f"{path}: none of its {len(left)} polygons lies on slide '{info.slide}'; wrong CRS or slide?")
+    log.info(
+        "%s: %d polygons, %d repaired, %d not polygons, %d off the slide",
+        path, int(left.sum()), repaired, int((~polygonal).sum()), int((~left).sum()),
+    )  # fmt: skip
+    classes, index = np.unique(names[left].astype(str), return_inverse=True)
+    return Polygons(geometry[left], index.astype(np.int32), tuple(classes.tolist()))
+
+
+def _read(path: Path) -> Any:
+    import geopandas
+
+    if not path.is_file():
+        raise FormatError(f"{path}: no such file; expected polygons as GeoJSON, GeoPackage or GeoParquet")
+    try:
+        if path.suffix == ".parquet":
+            return geopandas.read_parquet(path)
+        name = f"/vsigzip/{path}" if path.suffix == ".gz" else str(path)
+        return geopandas.read_file(name)
+    except Exception as error:  # GDAL, pyarrow and geopandas raise many kinds
+        raise FormatError(f"{path}: cannot be read as polygons ({one_line(error)})") from error
+
+
+def _class_names(frame: Any) -> npt.NDArray[np.object_]:
+    """Class of each feature: QuPath's classification object, or a plain column."""
+    for column in _CLASS_COLUMNS:
+        if column in frame.columns:
+            return np.array([_class_name(value) for value in frame[column]], dtype=object)
+    return np.full(len(frame), UNCLASSIFIED, dtype=object)
+
+
+def _class_name(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        value = value.get("name")
+    return str(value) if isinstance(value, str) and value else UNCLASSIFIED
+
+
+def _to_working(xy: npt.NDArray[np.float64], info: SlideInfo, tiling: Tiling) -> npt.NDArray[np.float64]:
+    if info.transform is not None and info.crs is not None:
+        a, b, c, d, e, f = info.transform
+        xy = (xy - (c, f)) @ np.linalg.inv(np.array([[a, b], [d, e]])).T
+    return np.asarray(xy / np.asarray(tiling.scale))
+
+
+def _repair(geometry: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], int]:
+    invalid = ~shapely.is_valid(geometry)
+    geometry[invalid] = only_polygons(shapely.make_valid(geometry[invalid]))
+    return geometry, int(invalid.sum())
+
+
+def only_polygons(geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """Each geometry without the points and lines that clipping and repairing leave behind (possibly empty)."""
+    mixed = ~np.isin(shapely.get_type_id(geometry), (3, 6))
+    if not mixed.any():
+        return geometry
+    result = np.array(geometry, dtype=object)
+    parts, owner = shapely.get_parts(geometry[mixed], return_index=True)
+    inner, index = shapely.get_parts(parts, return_index=True)
+    owner, solid = owner[index], shapely.get_dimensions(inner) == 2
+    cleaned = np.full(int(mixed.sum()), shapely.Polygon(), dtype=object)
+    if solid.any():
+        owners, counts = np.unique(owner[solid], return_counts=True)
+        several = shapely.multipolygons(inner[solid], indices=np.repeat(np.arange(len(owners)), counts))
+        cleaned[owners] = several
+        cleaned[owners[counts == 1]] = shapely.get_geometry(several[counts == 1], 0)
+    result[mixed] = cleaned
+    return result

@@ -1,0 +1,40 @@
+"""What identifies the state of a slide's file; light, since the workflow calls it when it is parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_WORLD_FILES = (".tfw", ".tifw", ".wld", ".pgw", ".jgw", ".prj")
+
+
+def fingerprint(path: str | Path) -> str:
+    """Return "size-mtime_ns" of a slide, or "missing".
+
+    Sizes are summed and the latest time is taken over the file and those beside it that belong to it: the
+    folder of a MIRAX slide (.mrxs), the other files of a DICOM folder (.dcm), the parts of a Hamamatsu VMS or
+    VMU slide, and a raster's world file, projection, external mask and overviews.
+    """
+    target = Path(path)
+    try:
+        if not target.is_file():
+            return "missing"
+        states = [target.stat(), *(companion.stat() for companion in _companions(target))]
+    except OSError:
+        return "missing"
+    return f"{sum(state.st_size for state in states)}-{max(state.st_mtime_ns for state in states)}"
+
+
+def _companions(path: Path) -> Iterator[Path]:
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        folder = path.with_suffix("")
+        found = folder.iterdir() if folder.is_dir() else iter(())
+    elif suffix == ".dcm":
+        found = (other for other in path.parent.iterdir() if other.suffix.lower() == ".dcm")
+    elif suffix in (".vms", ".vmu"):
+        found = (other for other in path.parent.iterdir() if other.name.startswith(path.stem))
+    else:
+        sidecars = [path.with_suffix(world) for world in _WORLD_FILES]
+        found = iter([*sidecars, path.with_name(path.name + ".ovr"), path.with_name(path.name + ".msk")])
+    return (other for other in found if other != path and other.is_file())

@@ -1,0 +1,1 @@
+"""Stitching: one object seen by several tiles becomes one instance."""

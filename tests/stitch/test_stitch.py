@@ -1,0 +1,292 @@
+"""Stitching gives back the untiled label image, whatever the tiles."""
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.features import rasterize
+
+from gigaseg.instances.polygons import polygons_from_labels
+from gigaseg.instances.table import Instances
+from gigaseg.stitch.stitch import stitch_instances
+from gigaseg.testing.labels import LABEL_KINDS, label_image
+from gigaseg.tiles.grid import Grid
+from gigaseg.tiles.tiling import Tiling
+
+
+def full_grid(shape, tile, overlap, kept=None):
+    tiling = Tiling(tile, overlap, shape[1], shape[0], (1.0, 1.0), (1.0, 1.0), "px")
+    keep = np.ones((tiling.rows, tiling.cols), bool) if kept is None else kept(tiling)
+    row, col = np.nonzero(keep)
+    n = len(row)
+    return Grid(
+        tiling,
+        "s",
+        row.astype(np.int32),
+        col.astype(np.int32),
+        np.ones(n, np.float32),
+        np.zeros(n, np.int32),
+        1,
+    )
+
+
+def make(geometry, tile_row, tile_col, cut, score=None):
+    n = len(geometry)
+    return Instances(
+        geometry=np.asarray(geometry, dtype=object),
+        score=np.ones(n, np.float32) if score is None else np.asarray(score, np.float32),
+        class_index=np.zeros(n, np.int32),
+        class_prob=np.ones((n, 1), np.float32),
+        tile_row=np.asarray(tile_row, np.int32),
+        tile_col=np.asarray(tile_col, np.int32),
+        cut=np.asarray(cut, np.uint8),
+        prompt=np.full(n, -1),
+        classes=("object",),
+    )
+
+
+def oracle(labels, grid):
+    """Instances of each kept tile, as a segmenter that makes no mistake would find them."""
+    parts = []
+    tiling = grid.tiling
+    for row, col in zip(grid.row, grid.col):
+        x, y = int(col) * tiling.stride, int(row) * tiling.stride
+        crop = labels[y : y + tiling.tile, x : x + tiling.tile]
+        ids, geometry = polygons_from_labels(crop)
+        sides = np.zeros(len(ids), np.uint8)
+        if len(ids):
+            box = shapely.bounds(geometry)
+            sides |= ((box[:, 0] == 0) & (col > 0)).astype(np.uint8) * 1
+            sides |= ((box[:, 1] == 0) & (row > 0)).astype(np.uint8) * 2
+            sides |= ((box[:, 2] == tiling.tile) & (x + tiling.tile < tiling.width)).astype(np.uint8) * 4
+            sides |= ((box[:, 3] == tiling.tile) & (y + tiling.tile < tiling.height)).astype(np.uint8) * 8
+            geometry = shapely.transform(geometry, lambda xy, x=x, y=y: xy + (x, y))
+        parts.append(make(geometry, np.full(len(ids), row), np.full(len(ids), col), sides))
+    return parts
+
+
+def painted(instances, shape):
+    image = np.zeros(shape, np.int32)
+    for i, geometry in enumerate(instances.geometry, 1):
+        image += rasterize([(geometry, i)], out_shape=shape, dtype=np.int32)
+    return image
+
+
+def same_partition(a, b):
+    """The two label images hold the same sets of pixels, whatever their numbers."""
+    pairs = np.unique(np.column_stack([a.ravel(), b.ravel()]), axis=0)
+    return len(pairs) == len(np.unique(a)) == len(np.unique(b)) and ((pairs[:, 0] == 0) == (pairs[:, 1] == 0)).all()
+
+
+@st.composite
+def scenes(draw, min_overlap=1):
+    tile = draw(st.integers(24, 64))
+    overlap = draw(st.integers(min_overlap, tile // 2))
+    shape = (draw(st.integers(10, 150)), draw(st.integers(10, 150)))
+    phase = (draw(st.integers(0, 30)), draw(st.integers(0, 30)))
+    kind = draw(st.sampled_from(LABEL_KINDS))
+    labels = label_image(kind, (shape[0] + phase[0], shape[1] + phase[1]), draw(st.integers(0, 10**6)))
+    shifted = labels[phase[0] :, phase[1] :]
+    from skimage.measure import label
+
+    return label(shifted, connectivity=2), tile, overlap
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes())
+def test_an_oracle_gives_back_the_untiled_label_image(scene):
+    labels, tile, overlap = scene
+    grid = full_grid(labels.shape, tile, overlap)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    ids, truth = polygons_from_labels(labels)
+    assert len(found) == len(ids)
+    assert shapely.is_valid(found.geometry).all()
+    assert same_partition(painted(found, labels.shape), labels)
+    assert counts.skipped == 0
+    assert counts.cut == 0
+    assert sorted(shapely.area(found.geometry)) == sorted(shapely.area(truth))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes(), st.randoms(use_true_random=False))
+def test_the_order_of_tiles_does_not_matter(scene, random):
+    labels, tile, overlap = scene
+    grid = full_grid(labels.shape, tile, overlap)
+    parts = oracle(labels, grid)
+    straight, _ = stitch_instances(Instances.concat(parts), grid)
+    random.shuffle(parts)
+    shuffled, _ = stitch_instances(Instances.concat(parts), grid)
+    assert shapely.to_wkb(straight.geometry).tolist() == shapely.to_wkb(shuffled.geometry).tolist()
+    assert straight.to_arrow().equals(shuffled.to_arrow())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes(), st.integers(0, 10**6))
+def test_kept_tiles_hold_every_pixel_of_theirs_exactly_once(scene, seed):
+    labels, tile, overlap = scene
+
+    def kept(tiling):
+        return np.random.default_rng(seed).random((tiling.rows, tiling.cols)) < 0.7
+
+    grid = full_grid(labels.shape, tile, overlap, kept)
+    if not len(grid.row):
+        return
+    seen = np.zeros(labels.shape, bool)
+    for row, col in zip(grid.row, grid.col):
+        y, x = int(row) * grid.tiling.stride, int(col) * grid.tiling.stride
+        seen[y : y + tile, x : x + tile] = True
+    found, _ = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    image = np.zeros(labels.shape, np.int32)
+    times = np.zeros(labels.shape, np.int32)
+    for geometry in found.geometry:
+        mask = rasterize([geometry], out_shape=labels.shape).astype(bool)
+        assert len(np.unique(labels[mask])) == 1, "an instance holds pixels of two objects"
+        image[mask] = labels[mask]
+        times += mask
+    assert (times[seen & (labels > 0)] == 1).all()
+    assert np.array_equal(image, np.where(seen, labels, 0))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes(min_overlap=0).filter(lambda scene: scene[0].max() > 0))
+def test_without_overlap_nothing_is_lost_or_doubled(scene):
+    labels, tile, _ = scene
+    grid = full_grid(labels.shape, tile, 0)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    times = np.zeros(labels.shape, np.int32)
+    for geometry in found.geometry:
+        times += rasterize([geometry], out_shape=labels.shape)
+    assert np.array_equal(times, (labels > 0).astype(np.int32))
+    assert counts.unconfirmed == counts.joined
+
+
+def test_pieces_with_coinciding_edges_join_without_overlap():
+    labels = np.zeros((64, 128), np.int32)
+    labels[10:20, 50:80] = 1
+    labels[30:40, 64:80] = 2
+    grid = full_grid(labels.shape, 64, 0)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    assert [g.bounds for g in found.geometry] == [(50, 10, 80, 20), (64, 30, 80, 40)]
+    assert (counts.unconfirmed, counts.unions) == (1, 1)
+
+
+def test_an_instance_on_the_corner_of_four_tiles_is_counted_once():
+    labels = np.zeros((112, 112), np.int32)
+    labels[50:62, 50:62] = 1
+    grid = full_grid(labels.shape, 64, 16)
+    parts = oracle(labels, grid)
+    assert [len(part) for part in parts][:2] == [1, 1]
+    found, counts = stitch_instances(Instances.concat(parts), grid)
+    assert [g.bounds for g in found.geometry] == [(50, 50, 62, 62)]
+    assert counts.joined == counts.tile_instances - 1
+    assert found.members.tolist() == [counts.tile_instances]
+
+
+def test_an_object_larger_than_a_tile_becomes_the_union_of_its_pieces():
+    labels = np.zeros((200, 200), np.int32)
+    labels[5:195, 5:195] = 1
+    labels[60:140, 60:140] = 0
+    grid = full_grid(labels.shape, 64, 8)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    assert len(found) == counts.unions == 1
+    assert found.geometry[0].equals(shapely.box(5, 5, 195, 195).difference(shapely.box(60, 60, 140, 140)))
+    assert shapely.get_num_coordinates(found.geometry[0]) == 10
+
+
+def test_neighbours_that_touch_are_never_merged():
+    labels = np.zeros((64, 112), np.int32)
+    labels[10:40, 40:56] = 1
+    labels[10:40, 56:70] = 2
+    grid = full_grid(labels.shape, 64, 16)
+    found, _ = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    assert [g.bounds for g in found.geometry] == [(40, 10, 56, 40), (56, 10, 70, 40)]
+
+
+def test_the_most_central_whole_instance_represents_an_object_that_two_tiles_drew_differently():
+    # tiles [0, 64) and [48, 112): both see the object whole, the left tile nearer to its border
+    left, right = shapely.box(50, 10, 63, 20), shapely.box(49, 10, 61, 20)
+    both = make([left, right], [0, 0], [0, 1], [0, 0])
+    found, counts = stitch_instances(both, full_grid((64, 112), 64, 16))
+    assert found.geometry[0].equals(left), "both are 1 px from an open border: the first tile wins"
+    assert counts.joined == 1
+    right = shapely.box(51, 10, 61, 20)
+    found, _ = stitch_instances(make([left, right], [0, 0], [0, 1], [0, 0]), full_grid((64, 112), 64, 16))
+    assert found.geometry[0].equals(right)
+
+
+def test_a_cut_piece_joins_the_partner_that_covers_it_best():
+    # the left tile cuts the object at x = 64, the right tile sees all of it and draws it larger
+    piece, object_, other = (
+        shapely.box(60, 10, 64, 20),
+        shapely.box(56, 0, 80, 21),
+        shapely.box(60, 21, 70, 40),
+    )
+    found, _ = stitch_instances(
+        make([piece, object_, other], [0, 0, 0], [0, 1, 1], [4, 0, 0]), full_grid((64, 112), 64, 16)
+    )
+    assert len(found) == 2
+    assert found.geometry[0].equals(object_)
+
+
+def test_two_whole_instances_of_one_tile_are_never_put_together():
+    # the left tile drew one object over what the right tile, which sees both whole, drew as two
+    one = shapely.box(50, 10, 64, 30)
+    top, bottom = shapely.box(50, 10, 70, 21), shapely.box(50, 21, 70, 30)
+    scene = make([one, top, bottom], [0, 0, 0], [0, 1, 1], [4, 0, 0])
+    found, counts = stitch_instances(scene, full_grid((64, 112), 64, 16), agreement=0.4)
+    assert counts.skipped == 1
+    assert sorted(g.bounds for g in found.geometry) == [(50, 10, 70, 21), (50, 21, 70, 30)]
+
+
+def test_an_instance_at_a_tile_border_without_a_kept_neighbour_stays_and_is_counted():
+    labels = np.zeros((64, 160), np.int32)
+    labels[10:20, 50:90] = 1
+    grid = full_grid(labels.shape, 64, 16, lambda tiling: np.arange(tiling.cols)[None] == 0)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    assert [g.bounds for g in found.geometry] == [(50, 10, 64, 20)]
+    assert counts.cut == 1
+    assert found.cut.tolist() == [4]
+
+
+def test_score_and_class_of_a_union_are_weighted_by_area():
+    scene = Instances(
+        geometry=np.array(
+            [shapely.box(0, 0, 64, 10), shapely.box(48, 0, 112, 10), shapely.box(96, 0, 144, 10)], object
+        ),
+        score=np.array([1.0, 0.5, 0.5], np.float32),
+        class_index=np.array([0, 1, 1], np.int32),
+        class_prob=np.array([[0.9, 0.1], [0.2, 0.8], [0.0, 1.0]], np.float32),
+        tile_row=np.zeros(3, np.int32),
+        tile_col=np.arange(3, dtype=np.int32),
+        cut=np.array([4, 5, 1], np.uint8),
+        prompt=np.full(3, -1),
+        classes=("small", "large"),
+    )
+    found, _ = stitch_instances(scene, full_grid((64, 144), 64, 16))
+    assert len(found) == 1
+    weights = np.array([640, 640, 480]) / 1760
+    assert found.score[0] == pytest.approx(weights @ scene.score)
+    assert found.class_prob[0] == pytest.approx(weights @ scene.class_prob)
+    assert found.class_index[0] == 1
+
+
+def test_level0_geometry_is_working_geometry_times_scale():
+    tiling = Tiling(64, 16, 100, 60, (2.0, 4.0), (1.0, 1.0), "um")
+    grid = Grid(
+        tiling,
+        "s",
+        np.zeros(1, np.int32),
+        np.zeros(1, np.int32),
+        np.ones(1, np.float32),
+        np.zeros(1, np.int32),
+        1,
+    )
+    found, _ = stitch_instances(make([shapely.box(1, 2, 3, 5)], [0], [0], [0]), grid)
+    assert found.geometry[0].bounds == (2, 8, 6, 20)
+
+
+def test_no_instances_stitch_to_none():
+    found, counts = stitch_instances(Instances.empty(["object"]), full_grid((100, 100), 64, 16))
+    assert len(found) == counts.instances == 0
+    assert found.to_arrow().num_rows == 0

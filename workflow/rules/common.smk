@@ -1,0 +1,70 @@
+# The plan of the cohort, and the functions by which rules look things up in it.
+import json
+import sys
+
+from snakemake.utils import validate
+
+try:
+    from gigaseg.errors import UserError
+    from gigaseg.export.formats import FORMATS
+    from gigaseg.plan import make_plan
+except ModuleNotFoundError as error:
+    sys.exit(f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e .")
+
+try:
+    PLAN = make_plan(config, "config")
+except UserError as error:
+    sys.exit("\n".join(f"gigaseg: {line}" for line in str(error).splitlines()))
+
+# the same checks once more, in the form that other Snakemake tools read
+validate(config, "../schemas/config.schema.yaml")
+
+RESULTS = PLAN.config.results
+EXPORT_FILES = {format.file: name for name, format in FORMATS.items()}
+
+
+wildcard_constraints:
+    slide="[A-Za-z0-9_][A-Za-z0-9._-]*",
+    shard="[0-9][0-9][0-9]+",
+    file="|".join(EXPORT_FILES),
+
+
+def digest(step):
+    """The digest of a step for the job's slide: a changed one runs the step again."""
+    return lambda wildcards: PLAN.slides[wildcards.slide].digests[step]
+
+
+def options(step):
+    """The command-line options of a step for the job's slide."""
+    return lambda wildcards: PLAN.slides[wildcards.slide].options[step]
+
+
+def slide_path(wildcards):
+    """The slide's file: a parameter, not an input, so that a missing slide fails alone."""
+    return str(PLAN.slides[wildcards.slide].row.path)
+
+
+def tile_store(wildcards):
+    """The tile store of the job's shard; nothing when `segment` reads the slide."""
+    materialise = PLAN.slides[wildcards.slide].preset.tiles.materialise
+    return f"{RESULTS}/{wildcards.slide}/tiles/{wildcards.shard}.zarr.zip" if materialise else []
+
+
+def shard_instances(wildcards):
+    """Instance tables of all shards of the job's slide."""
+    shards = range(PLAN.slides[wildcards.slide].shards)
+    return [f"{RESULTS}/{wildcards.slide}/instances/{shard:03d}.parquet" for shard in shards]
+
+
+def of_slides(name):
+    """One file of every slide of the cohort."""
+    return [f"{RESULTS}/{slide}/{name}" for slide in PLAN.slides]
+
+
+def exports():
+    """All export files of the cohort."""
+    return [
+        f"{RESULTS}/{name}/export/{FORMATS[format].file}"
+        for name, slide in PLAN.slides.items()
+        for format in slide.preset.export
+    ]

@@ -1,0 +1,24 @@
+rule measure:
+    input:
+        instances=rules.stitch.output.instances,
+        info=rules.inspect.output.info,
+        foreground=rules.grid.output.foreground,
+    output:
+        measurements=f"{RESULTS}/{{slide}}/measurements.parquet",
+        summary=f"{RESULTS}/{{slide}}/summary.json",
+        run=f"{RESULTS}/{{slide}}/run/measure.json",
+    log:
+        f"{RESULTS}/{{slide}}/log/measure.log",
+    benchmark:
+        f"{RESULTS}/{{slide}}/run/measure.tsv"
+    conda:
+        "../../envs/gigaseg.yaml"
+    resources:
+        mem_mb=8000,
+    params:
+        options=options("measure"),
+        digest=digest("measure"),
+    shell:
+        "gigaseg measure {input.instances:q} --info {input.info:q} --foreground {input.foreground:q}"
+        " {params.options:q} --out {output.measurements:q} --summary {output.summary:q} --slide {wildcards.slide}"
+        " --digest {params.digest} --run-record {output.run:q} --record-failure 2> {log:q}"

@@ -1,0 +1,89 @@
+rule overview:
+    input:
+        instances=rules.stitch.output.instances,
+        info=rules.inspect.output.info,
+        grid=rules.grid.output.grid,
+        foreground=rules.grid.output.foreground,
+    output:
+        report(
+            f"{RESULTS}/{{slide}}/overview.png",
+            caption="../report/overview.rst",
+            category="Slides",
+            labels={"slide": "{slide}", "picture": "overview"},
+        ),
+    log:
+        f"{RESULTS}/{{slide}}/log/overview.log",
+    conda:
+        "../../envs/gigaseg.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        options=options("overview"),
+        digest=digest("overview"),
+    shell:
+        "gigaseg overview {input.instances:q} --info {input.info:q} --grid {input.grid:q}"
+        " --foreground {input.foreground:q} {params.options:q} --out {output:q} --slide {wildcards.slide}"
+        " --digest {params.digest} --record-failure 2> {log:q}"
+
+
+rule aggregate:
+    input:
+        sheet=PLAN.config.slides,
+        summaries=of_slides("summary.json"),
+    output:
+        cohort=report(
+            f"{RESULTS}/cohort.tsv",
+            caption="../report/cohort.rst",
+            category="Cohort",
+            labels={"table": "all slides"},
+        ),
+        table=f"{RESULTS}/cohort.parquet",
+    log:
+        f"{RESULTS}/log/aggregate.log",
+    conda:
+        "../../envs/gigaseg.yaml"
+    params:
+        results=RESULTS,
+        presets=list(PLAN.config.presets),
+        digest=PLAN.digests["aggregate"],
+    shell:
+        "gigaseg aggregate --sheet {input.sheet:q} --results {params.results:q} --presets {params.presets:q}"
+        " --out {output.cohort:q} --table {output.table:q} --digest {params.digest} 2> {log:q}"
+
+
+rule report:
+    input:
+        cohort=rules.aggregate.output.cohort,
+        overviews=of_slides("overview.png"),
+    output:
+        report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="Cohort",
+            labels={"table": "report"},
+        ),
+    log:
+        f"{RESULTS}/log/report.log",
+    conda:
+        "../../envs/gigaseg.yaml"
+    params:
+        results=RESULTS,
+        title=PLAN.config.report.title,
+        shown=json.dumps(config, sort_keys=True),
+        digest=PLAN.digests["report"],
+    shell:
+        "gigaseg report {input.cohort:q} --results {params.results:q} --title {params.title:q}"
+        " --config-json {params.shown:q} --out {output:q} --digest {params.digest} 2> {log:q}"
+
+
+rule gate:
+    input:
+        cohort=rules.aggregate.output.cohort,
+        report=rules.report.output,
+    log:
+        f"{RESULTS}/log/gate.log",
+    conda:
+        "../../envs/gigaseg.yaml"
+    localrule: True
+    shell:
+        "gigaseg gate {input.cohort:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,22 @@
+rule stitch:
+    input:
+        instances=shard_instances,
+        grid=rules.grid.output.grid,
+    output:
+        instances=f"{RESULTS}/{{slide}}/instances.parquet",
+        run=f"{RESULTS}/{{slide}}/run/stitch.json",
+    log:
+        f"{RESULTS}/{{slide}}/log/stitch.log",
+    benchmark:
+        f"{RESULTS}/{{slide}}/run/stitch.tsv"
+    conda:
+        "../../envs/gigaseg.yaml"
+    resources:
+        mem_mb=8000,
+    params:
+        options=options("stitch"),
+        digest=digest("stitch"),
+    shell:
+        "gigaseg stitch {params.options:q} --grid {input.grid:q} --out {output.instances:q}"
+        " --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q} --record-failure"
+        " {input.instances:q} 2> {log:q}"
