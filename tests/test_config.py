@@ -36,7 +36,10 @@ def test_the_schema_file_is_the_one_the_dataclasses_make():
         ({"slide": "x"}, ["unknown key 'slide'", "did you mean 'slides'?"]),
         ({"slides": 3}, ["slides is 3", "a text"]),
         (preset(tiles={"overlap": 600}), ["presets.nuclei.tiles.overlap is 600", "0 .. 512"]),
-        (preset(tiles={"tile": "big"}), ["presets.nuclei.tiles.tile is 'big'", "a whole number from 16 to 16384 or null"]),
+        (
+            preset(tiles={"tile": "big"}),
+            ["presets.nuclei.tiles.tile is 'big'", "a whole number from 16 to 16384 or null"],
+        ),
         (preset(tiles={"tile": 512.5}), ["presets.nuclei.tiles.tile is 512.5"]),
         (preset(tiles={"materialise": "yes"}), ["materialise is 'yes'", "true or false"]),
         (preset(tiles=7), ["presets.nuclei.tiles is 7", "a mapping of tile, overlap"]),

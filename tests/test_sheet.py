@@ -68,7 +68,7 @@ def test_a_duplicate_name_fails_alone_also_when_it_differs_in_case(tmp_path):
     ],
 )
 def test_a_sheet_that_cannot_be_read_is_an_error(tmp_path, text, words):
-    with pytest.raises(SheetError, match="slides.tsv") as caught:
+    with pytest.raises(SheetError, match=r"slides\.tsv") as caught:
         read_sheet(write(tmp_path, text), ["nuclei"])
     assert words in str(caught.value)
 

@@ -30,7 +30,10 @@ class Command:
 
 
 def _path(parser: ArgumentParser, name: str, help: str) -> None:
-    parser.add_argument(name, type=Path, help=help, **({"required": True} if name.startswith("--") else {}))
+    if name.startswith("--"):
+        parser.add_argument(name, type=Path, required=True, help=help)
+    else:
+        parser.add_argument(name, type=Path, help=help)
 
 
 def _out(args: Namespace) -> list[Path]:

@@ -229,7 +229,7 @@ def build(cls: type[T], content: Any, path: str, errors: list[str]) -> T:
 
 def default_of(spec: Field[Any]) -> Any:
     """The default of a key."""
-    return spec.default if spec.default is not MISSING else spec.default_factory()  # type: ignore[misc]
+    return spec.default if spec.default_factory is MISSING else spec.default_factory()
 
 
 def _names(cls: Any) -> list[str]:

@@ -20,7 +20,7 @@ from gigaseg.errors import ConfigError
 
 T = TypeVar("T")
 
-_FLAG = {(SegmenterConfig, "name"): "--segmenter", (SegmenterConfig, "options"): "--set"}
+_FLAG: dict[tuple[type, str], str] = {(SegmenterConfig, "name"): "--segmenter", (SegmenterConfig, "options"): "--set"}
 
 
 def _flag(cls: type, name: str) -> str:

@@ -113,7 +113,7 @@ def _class_name(value: Any) -> str:
         try:
             value = json.loads(value)
         except ValueError:
-            return value
+            return str(value)
     if isinstance(value, dict):
         value = value.get("name")
     return str(value) if isinstance(value, str) and value else UNCLASSIFIED

@@ -17,9 +17,18 @@ from hypothesis import strategies as st
 from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
 from gigaseg.export.export import export
 from gigaseg.export.formats import FORMATS
-from gigaseg.export.geojson import display_name, instance_id
+from gigaseg.export.geojson import instance_id
 from gigaseg.export.gpkg import to_crs
+from gigaseg.export.names import display_name
 from gigaseg.files import write_failure
+
+
+def export_all(instances, measurements, info, formats, folder):
+    paths = [folder / FORMATS[format].file for format in formats]
+    for format, path in zip(formats, paths, strict=True):
+        export(instances, measurements, info, format, path)
+    return paths
+
 
 ROTATED = (0.4, 0.3, 500000.0, 0.3, -0.4, 4000000.0)
 """Pixels of 0.5 m, turned by 36.87 degrees, y of the CRS up."""
@@ -32,7 +41,7 @@ def geometry_of(feature):
 def test_geojson_holds_one_detection_an_instance_with_class_and_measurements(slide_files, tmp_path):
     centroid_x = np.array([20.0, 130, 215, 310.5])
     files = slide_files(classes=("tumour", "stroma"), measurements={"centroid_x_px": centroid_x})
-    [path] = export(*files, ["geojson"], tmp_path / "export")
+    [path] = export_all(*files, ["geojson"], tmp_path / "export")
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["type"] == "FeatureCollection"
     assert len(content["features"]) == 4
@@ -51,7 +60,7 @@ def test_geojson_holds_one_detection_an_instance_with_class_and_measurements(sli
 
 def test_geojson_gives_back_the_geometry_within_a_hundredth_of_a_pixel(slide_files, tmp_path):
     files = slide_files()
-    [path] = export(*files, ["geojson"], tmp_path)
+    [path] = export_all(*files, ["geojson"], tmp_path)
     read = [geometry_of(feature) for feature in json.loads(path.read_text())["features"]]
     written = geopandas.read_parquet(files[0]).geometry.to_numpy()
     assert all(shapely.equals_exact(np.array(read), written, tolerance=0.005))
@@ -59,14 +68,14 @@ def test_geojson_gives_back_the_geometry_within_a_hundredth_of_a_pixel(slide_fil
 
 
 def test_geojson_is_what_gdal_reads(slide_files, tmp_path):
-    [path] = export(*slide_files(), ["geojson"], tmp_path)
+    [path] = export_all(*slide_files(), ["geojson"], tmp_path)
     frame = geopandas.read_file(path)
     assert len(frame) == 4
     assert shapely.area(frame.geometry.to_numpy()) == pytest.approx([400, 2900, 150, 330.3], abs=0.2)
 
 
 def test_geojson_has_one_feature_a_line_and_whole_numbers_without_point(slide_files, tmp_path):
-    [path] = export(*slide_files(), ["geojson"], tmp_path)
+    [path] = export_all(*slide_files(), ["geojson"], tmp_path)
     lines = path.read_text().splitlines()
     assert len(lines) == 1 + 4 + 1
     assert "[10,20]" in lines[1]
@@ -78,13 +87,13 @@ def test_outline_that_rounding_would_break_keeps_its_coordinates(slide_files, tm
     # the spike is thinner than the precision: rounded, its two sides fall together
     spike = shapely.Polygon([(0, 0), (10, 0), (10, 5), (20, 5.001), (10, 5.002), (10, 10), (0, 10)])
     assert not shapely.is_valid(shapely.transform(spike, lambda xy: np.round(xy, 2)))
-    [path] = export(*slide_files(np.array([spike])), ["geojson"], tmp_path)
+    [path] = export_all(*slide_files(np.array([spike])), ["geojson"], tmp_path)
     [feature] = json.loads(path.read_text())["features"]
     assert geometry_of(feature).equals(spike)
 
 
 def test_ids_are_uuids_that_stay_and_differ_between_slides(slide_files, tmp_path):
-    [path] = export(*slide_files(), ["geojson"], tmp_path)
+    [path] = export_all(*slide_files(), ["geojson"], tmp_path)
     ids = [feature["id"] for feature in json.loads(path.read_text())["features"]]
     assert ids == [instance_id("case-1", i) for i in range(1, 5)]
     assert len({uuid.UUID(value) for value in ids} | {uuid.UUID(instance_id("case-2", 1))}) == 5
@@ -92,7 +101,7 @@ def test_ids_are_uuids_that_stay_and_differ_between_slides(slide_files, tmp_path
 
 def test_measurements_that_are_not_finite_are_left_out(slide_files, tmp_path):
     odd = np.array([1.0, np.nan, np.inf, -np.inf])
-    [path] = export(*slide_files(measurements={"nn_distance_um": odd}), ["geojson"], tmp_path)
+    [path] = export_all(*slide_files(measurements={"nn_distance_um": odd}), ["geojson"], tmp_path)
     measured = [f["properties"]["measurements"] for f in json.loads(path.read_text())["features"]]
     assert [m.get("NN distance µm") for m in measured] == [1.0, None, None, None]
 
@@ -100,14 +109,14 @@ def test_measurements_that_are_not_finite_are_left_out(slide_files, tmp_path):
 @pytest.mark.parametrize("format", list(FORMATS))
 def test_same_instances_give_the_same_bytes(slide_files, tmp_path, format):
     files = slide_files()
-    [first] = export(*files, [format], tmp_path / "a")
+    [first] = export_all(*files, [format], tmp_path / "a")
     time.sleep(1.1)  # time stamps in gzip headers count seconds
-    [second] = export(*files, [format], tmp_path / "b")
+    [second] = export_all(*files, [format], tmp_path / "b")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_gzip_holds_the_same_text(slide_files, tmp_path):
-    plain, packed = export(*slide_files(), ["geojson", "geojson.gz"], tmp_path)
+    plain, packed = export_all(*slide_files(), ["geojson", "geojson.gz"], tmp_path)
     assert packed.name == "instances.geojson.gz"
     assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
 
@@ -115,7 +124,7 @@ def test_gzip_holds_the_same_text(slide_files, tmp_path):
 @pytest.mark.parametrize("n", [0, 1, 8191, 8192, 8193, 20000])
 def test_every_instance_is_written_once_whatever_the_batches(slide_files, tmp_path, n):
     x = np.arange(n, dtype=float)
-    paths = export(*slide_files(shapely.box(x, 0, x + 1, 2)), ["geojson", "gpkg"], tmp_path)
+    paths = export_all(*slide_files(shapely.box(x, 0, x + 1, 2)), ["geojson", "gpkg"], tmp_path)
     features = json.loads(paths[0].read_text())["features"]
     assert [f["properties"]["measurements"]["Instance"] for f in features] == list(range(1, n + 1))
     frame = geopandas.read_file(paths[1])
@@ -127,7 +136,7 @@ def test_geopackage_of_a_raster_lies_in_its_crs_through_a_rotated_transform(slid
     crs = pyproj.CRS.from_epsg(32633)
     georeference = {"crs": crs.to_wkt(), "transform": ROTATED, "kind": "raster", "unit": "m"}
     files = slide_files(classes=("building", "shed"), **georeference)
-    [path] = export(*files, ["gpkg"], tmp_path)
+    [path] = export_all(*files, ["gpkg"], tmp_path)
     frame = geopandas.read_file(path, layer="instances")
     level0 = geopandas.read_parquet(files[0])
     assert frame.crs == crs
@@ -145,7 +154,7 @@ def test_geopackage_of_a_raster_lies_in_its_crs_through_a_rotated_transform(slid
 def test_geopackage_in_degrees_keeps_longitude_first(slide_files, tmp_path):
     transform = (1e-5, 0.0, 24.9, 0.0, -1e-5, 60.2)
     files = slide_files(crs=pyproj.CRS.from_epsg(4326).to_wkt(), transform=transform, kind="raster", unit="m")
-    [path] = export(*files, ["gpkg"], tmp_path)
+    [path] = export_all(*files, ["gpkg"], tmp_path)
     frame = geopandas.read_file(path)
     assert frame.crs.to_epsg() == 4326
     assert frame.geometry[0].centroid.x == pytest.approx(24.9 + 20e-5)
@@ -154,7 +163,7 @@ def test_geopackage_in_degrees_keeps_longitude_first(slide_files, tmp_path):
 
 def test_geopackage_of_a_slide_without_crs_is_in_level_0_pixels(slide_files, tmp_path):
     files = slide_files()
-    [path] = export(*files, ["gpkg"], tmp_path)
+    [path] = export_all(*files, ["gpkg"], tmp_path)
     frame = geopandas.read_file(path)
     written = geopandas.read_parquet(files[0])
     assert shapely.equals(frame.geometry.to_numpy(), written.geometry.to_numpy()).all()
@@ -188,7 +197,7 @@ def test_names_of_measurements_are_words_with_units():
 def test_unknown_format_is_named_with_what_is_accepted_and_nothing_is_written(slide_files, tmp_path):
     expected = r"unknown format 'geojsn'; accepted: geojson, .*did you mean 'geojson'"
     with pytest.raises(ConfigError, match=expected):
-        export(*slide_files(), ["gpkg", "geojsn"], tmp_path / "export")
+        export(*slide_files(), "geojsn", tmp_path / "export" / "instances.geojson")
     assert not (tmp_path / "export").exists()
 
 
@@ -198,14 +207,14 @@ def test_measurements_of_other_instances_are_refused(slide_files, tmp_path):
     files = slide_files(shapes_of(3))
     measurements.write_bytes(kept)
     with pytest.raises(FormatError, match=r"measurements.parquet: has 5 rows, but .* has 3; run measure"):
-        export(*files, ["geojson"], tmp_path)
+        export_all(*files, ["geojson"], tmp_path)
 
 
 def test_failed_step_before_passes_on(slide_files, tmp_path):
     files = slide_files()
     write_failure(files[0], "segment", "no such checkpoint")
     with pytest.raises(UpstreamFailure, match="no such checkpoint"):
-        export(*files, ["geojson"], tmp_path)
+        export_all(*files, ["geojson"], tmp_path)
 
 
 def test_partial_table_leaves_no_file_behind(slide_files, tmp_path):
@@ -214,7 +223,7 @@ def test_partial_table_leaves_no_file_behind(slide_files, tmp_path):
     raw[2000:6000] = bytes(4000)
     files[0].write_bytes(raw)
     with pytest.raises(FormatError, match=r"instances.parquet: damaged Parquet file"):
-        export(*files, ["geojson"], tmp_path / "export")
+        export_all(*files, ["geojson"], tmp_path / "export")
     assert list((tmp_path / "export").iterdir()) == []
 
 

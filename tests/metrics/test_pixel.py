@@ -74,5 +74,5 @@ def test_class_iou_by_hand_with_ignored_pixels_and_an_absent_class():
 
 
 def test_class_outside_the_range_is_named():
-    with pytest.raises(FormatError, match="prediction class map has the value 7; expected 0..2"):
+    with pytest.raises(FormatError, match=r"prediction class map has the value 7; expected 0\.\.2"):
         confusion(np.array([0, 1]), np.array([0, 7]), classes=3)

@@ -83,7 +83,10 @@ def test_parts_of_a_multipolygon_stay_one_instance_while_a_tile_sees_both(slide)
 
 def test_classes_of_a_qupath_export_become_the_classes(slide):
     features = [
-        (shapely.box(10, 10, 30, 30), {"objectType": "detection", "classification": {"name": "Tumor", "color": [1, 2, 3]}}),
+        (
+            shapely.box(10, 10, 30, 30),
+            {"objectType": "detection", "classification": {"name": "Tumor", "color": [1, 2, 3]}},
+        ),
         (shapely.box(50, 10, 70, 30), {"objectType": "detection", "classification": {"name": "Stroma"}}),
         (shapely.box(90, 10, 99, 30), {"objectType": "detection"}),
     ]

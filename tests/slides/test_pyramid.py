@@ -96,7 +96,7 @@ def test_a_rectangle_of_a_level_without_pyramid_is_read_in_bounded_pieces():
     source = RampSource([(60_000, 50_000)])
     found = slide_of(source).read(Bounds(0, 0, 60_000, 50_000), Shape2d(50, 60))
     assert source.largest <= 8192 * 8192
-    np.testing.assert_allclose(found[25, :, 0], (np.arange(60) + 0.5) * 1000, rtol=0.01)
+    np.testing.assert_allclose(found[25, 1:-1, 0], (np.arange(1, 59) + 0.5) * 1000, rtol=0.01)
     np.testing.assert_allclose(found[5:-5, 30, 1], (np.arange(5, 45) + 0.5) * 1000, rtol=0.01)
 
 

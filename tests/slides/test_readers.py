@@ -80,8 +80,8 @@ def test_pixels_lie_where_their_centres_are(slide, bounds, shape):
     down = found[..., 1] - ramp(bounds.ymin, bounds.height / shape.height, shape.height, HEIGHT)[:, None]
     for error in (across, down):
         assert np.abs(error).mean() < 0.5
-        # a shift by half a level-0 pixel would be 0.14 grey values, by half a result pixel more
-        assert abs(error.mean()) < 0.1
+        # half a pixel of the 4x level would be 0.6 along x, 0.8 along y; levels and result are rounded to uint8
+        assert abs(error.mean()) < 0.3
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.3, 2.0, 2.7, 6.5])

@@ -18,7 +18,13 @@ from gigaseg.tiles.working import bounding_shards, working_tiling
 def tilings(draw):
     tile = draw(st.integers(2, 40))
     return Tiling(
-        tile, draw(st.integers(0, tile // 2)), draw(st.integers(1, 200)), draw(st.integers(1, 200)), (1, 1), (1, 1), "px"
+        tile,
+        draw(st.integers(0, tile // 2)),
+        draw(st.integers(1, 200)),
+        draw(st.integers(1, 200)),
+        (1, 1),
+        (1, 1),
+        "px",
     )
 
 

@@ -9,7 +9,9 @@ try:
     from gigaseg.export.formats import FORMATS
     from gigaseg.plan import make_plan
 except ModuleNotFoundError as error:
-    sys.exit(f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e .")
+    sys.exit(
+        f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e ."
+    )
 
 try:
     PLAN = make_plan(config, "config")
@@ -47,13 +49,19 @@ def slide_path(wildcards):
 def tile_store(wildcards):
     """The tile store of the job's shard; nothing when `segment` reads the slide."""
     materialise = PLAN.slides[wildcards.slide].preset.tiles.materialise
-    return f"{RESULTS}/{wildcards.slide}/tiles/{wildcards.shard}.zarr.zip" if materialise else []
+    return (
+        f"{RESULTS}/{wildcards.slide}/tiles/{wildcards.shard}.zarr.zip"
+        if materialise
+        else []
+    )
 
 
 def shard_instances(wildcards):
     """Instance tables of all shards of the job's slide."""
     shards = range(PLAN.slides[wildcards.slide].shards)
-    return [f"{RESULTS}/{wildcards.slide}/instances/{shard:03d}.parquet" for shard in shards]
+    return [
+        f"{RESULTS}/{wildcards.slide}/instances/{shard:03d}.parquet" for shard in shards
+    ]
 
 
 def of_slides(name):

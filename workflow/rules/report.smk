@@ -82,8 +82,8 @@ rule gate:
         report=rules.report.output,
     log:
         f"{RESULTS}/log/gate.log",
+    localrule: True
     conda:
         "../../envs/gigaseg.yaml"
-    localrule: True
     shell:
         "gigaseg gate {input.cohort:q} 2>&1 | tee {log:q}"

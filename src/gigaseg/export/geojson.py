@@ -23,6 +23,7 @@ import pyarrow as pa
 import shapely
 
 from gigaseg.export.measured import Batch, MeasuredInstances
+from gigaseg.export.names import display_name
 from gigaseg.export.palette import class_color
 from gigaseg.files import atomic
 
@@ -30,9 +31,6 @@ DECIMALS = 2
 """Decimals of a coordinate, level-0 px."""
 
 _NAMESPACE = uuid.UUID("6a1f0c52-94d1-5f0e-9c0b-8f3f5d0d7e11")
-_WORDS = {"um": "µm", "um2": "µm^2", "m2": "m^2", "px2": "px^2", "mm2": "mm^2", "km2": "km^2"} | {
-    word: word.upper() for word in ("od", "nn", "x", "y")
-}
 _WHOLE = re.compile(r"\.0(?=[],])")
 
 
@@ -56,17 +54,6 @@ def write_geojson(found: MeasuredInstances, path: Path, *, compress: bool = Fals
                 _write(found, stream)
         else:
             _write(found, raw)
-
-
-def display_name(column: str) -> str:
-    """The name of a measurement as QuPath shows it.
-
-    >>> display_name("area_um2"), display_name("centroid_x_px")
-    ('Area µm^2', 'Centroid X px')
-    """
-    words = [_WORDS.get(word, word) for word in column.split("_")]
-    text = " ".join(words)
-    return text if words[0] == "µm" else text[:1].upper() + text[1:]
 
 
 def instance_id(slide: str, instance: int) -> str:

@@ -16,9 +16,9 @@ import shapely
 from gigaseg.errors import FormatError, one_line
 from gigaseg.files import read_metadata
 from gigaseg.instances.table import STITCHED_FORMAT
+from gigaseg.measure.measure import MEASUREMENTS_FORMAT
 from gigaseg.slides.base import SlideInfo
 
-MEASUREMENTS_FORMAT = "gigaseg/measurements/1"
 BATCH = 8192
 """Instances a batch: a few tens of MB in memory, and long enough for vectorised calls."""
 

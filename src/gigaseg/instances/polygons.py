@@ -31,7 +31,7 @@ def polygons_from_labels(labels: Labels) -> tuple[npt.NDArray[np.int64], npt.NDA
         coordinates with integer corners; consecutive edges are never collinear.
     """
     padded = np.pad(labels, 1)
-    parts = connected_components(padded, background=0, connectivity=1)
+    parts: Labels = connected_components(padded, background=0, connectivity=1)  # type: ignore[no-untyped-call]
     count = int(parts.max(initial=0))
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, object)
@@ -232,7 +232,7 @@ def _is_corner(
     before[first] = last
     after[last] = first
     straight = ((x[before] == x) & (x[after] == x)) | ((y[before] == y) & (y[after] == y))
-    return ~straight
+    return np.asarray(~straight)
 
 
 def _signed_area(

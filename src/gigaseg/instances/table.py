@@ -85,7 +85,7 @@ class Instances:
         for part in parts:
             if part.classes != classes:
                 raise FormatError(f"instances have classes {list(part.classes)} and {list(classes)}; expected one list")
-        columns = {
+        columns: dict[str, Any] = {
             f.name: np.concatenate([getattr(part, f.name) for part in parts])
             for f in fields(cls)
             if f.name != "classes" and getattr(parts[0], f.name) is not None

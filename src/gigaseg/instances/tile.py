@@ -86,4 +86,4 @@ def cut_sides(geometry: npt.NDArray[np.object_], tile: Tile, tiling: Tiling) -> 
     sides |= (boxes[:, 1] <= edge) * (TOP if tile.row > 0 else 0)
     sides |= (boxes[:, 2] >= tiling.tile - edge) * (RIGHT if tile.col < tiling.cols - 1 else 0)
     sides |= (boxes[:, 3] >= tiling.tile - edge) * (BOTTOM if tile.row < tiling.rows - 1 else 0)
-    return sides.astype(np.uint8)
+    return np.asarray(sides, dtype=np.uint8)

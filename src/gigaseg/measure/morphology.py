@@ -83,7 +83,7 @@ class _Edges:
 
     def sum(self, values: Values) -> Values:
         """Sum over the edges of each instance."""
-        return np.bincount(self.owner, weights=values, minlength=self.n)
+        return np.bincount(self.owner, weights=values, minlength=self.n).astype(np.float64)
 
 
 def _perimeter(geometry: npt.NDArray[np.object_], step: tuple[float, float] | None) -> Values:
@@ -95,4 +95,4 @@ def _perimeter(geometry: npt.NDArray[np.object_], step: tuple[float, float] | No
     corners = np.bincount(
         part_owner[ring_part], weights=shapely.get_num_coordinates(rings) - 1, minlength=len(geometry)
     )
-    return length - corners * ((step[0] + step[1]) / 2 - np.hypot(*step) / 2)
+    return np.asarray(length - corners * ((step[0] + step[1]) / 2 - np.hypot(*step) / 2))

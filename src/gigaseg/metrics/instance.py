@@ -125,9 +125,9 @@ def aji_plus(overlap: Overlap) -> float:
 def object_dice(overlap: Overlap) -> float:
     """Object-level Dice (Sirinukunwattana et al. 2017, GlaS).
 
-    Each object meets the object of the other side with the largest intersection (of equal ones the best IoU); their Dice is weighted by
-    the object's share of its side's area; the result is the mean of both directions. One side empty 0, both
-    NaN.
+    Each object meets the object of the other side with the largest intersection (of equal ones the best IoU); their
+    Dice is weighted by the object's share of its side's area; the result is the mean of both directions. One side
+    empty 0, both NaN.
     """
     if not len(overlap.truth_ids) and not len(overlap.prediction_ids):
         return nan

@@ -136,11 +136,13 @@ def _features(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """The features of a GeoJSON file with their text: of a collection, a bare list, or one feature a line."""
     decoder = json.JSONDecoder()
     with _open_text(path) as stream:
-        text, at = _start(path, stream)
+        text, at, in_array = _start(path, stream)
         while True:
             at = _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
             if at == len(text):
                 text, at = _read(path, stream), 0
+                if not text and in_array:
+                    raise FormatError(f"{path}: cut GeoJSON (the list of features does not end)")
                 if not text:
                     return
                 continue
@@ -176,17 +178,17 @@ _SEPARATORS = re.compile(r"[\s,\x1e]*")
 _COLLECTION = re.compile(r'"features"\s*:\s*\[')
 
 
-def _start(path: Path, stream: IO[str]) -> tuple[str, int]:
-    """The first text of the file and where its features begin in it."""
+def _start(path: Path, stream: IO[str]) -> tuple[str, int, bool]:
+    """The first text of the file, where its features begin in it, and whether they stand in an array."""
     text = _read(path, stream)
     found = _COLLECTION.search(text)
     if found:
-        return text, found.end()
+        return text, found.end(), True
     at = _SEPARATORS.match(text).end()  # type: ignore[union-attr]
     if text[at : at + 1] == "[":
-        return text, at + 1
+        return text, at + 1, True
     if text[at : at + 1] == "{":
-        return text, at
+        return text, at, False
     raise FormatError(f"{path}: no GeoJSON; expected a FeatureCollection")
 
 

@@ -24,7 +24,7 @@ from gigaseg.slides.registry import open_slide
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.grid import Grid
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OVERVIEW_FORMAT = "gigaseg/overview/1"
 """Stands in the PNG's text field "gigaseg", with the slide's name."""
@@ -97,7 +97,7 @@ def overview(
     text.add_text("gigaseg", json.dumps(about))
     with atomic(out) as temporary:
         Image.fromarray(sheet).save(temporary, "PNG", pnginfo=text)
-    logger.info("slide '%s': drew %d instances on %s", slide_info.slide, len(boxes), out)
+    log.info("slide '%s': drew %d instances on %s", slide_info.slide, len(boxes), out)
 
 
 def _boxes(instances: Path) -> tuple[npt.NDArray[np.float64], dict[str, int]]:

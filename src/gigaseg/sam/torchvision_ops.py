@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,15 +42,15 @@ def _has_operators(package: Path) -> bool:
         return True
     for library in package.glob("_C*.so"):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except OSError:  # libtorch_cuda.so is not there
             return False
     return hasattr(torch.ops.torchvision, "nms")
 
 
 @cache  # a Library takes its operators along when it is collected
-def _declare() -> torch.library.Library:
-    library = torch.library.Library("torchvision", "DEF")
+def _declare() -> Any:
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     library.define("nms" + _SCHEMA)
     library.define("qnms" + _SCHEMA)
     library.impl("nms", nms, "CompositeExplicitAutograd")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.errors import SegmenterError
+from gigaseg.errors import SegmenterError, unknown
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card
 from gigaseg.slides.base import BRIGHTFIELD, FLUORESCENCE, RASTER
@@ -21,34 +21,71 @@ from gigaseg.slides.base import BRIGHTFIELD, FLUORESCENCE, RASTER
 if TYPE_CHECKING:
     from torch import Tensor
 
-_Image = npt.NDArray[np.float32]
+_Image = npt.NDArray[np.floating[Any]]
 _Labels = npt.NDArray[np.int32]
 
-HAEMATOXYLIN = (1.8780, -0.0659, -0.6019)
-"""Weights of the optical densities of red, green, blue that leave haematoxylin beside eosin and DAB: first column of
-the inverse of the stain matrix of Ruifrok and Johnston (Anal Quant Cytol Histol 23, 2001)."""
+STAINS = {"haematoxylin": (1.8780, -0.0659, -0.6019), "any": (1.0, 0.0, 0.0)}
+"""Weights of the optical densities of red, green, blue. Haematoxylin beside eosin and DAB: first column of the inverse
+of the stain matrix of Ruifrok and Johnston (Anal Quant Cytol Histol 23, 2001). Any: red, which eosin hardly absorbs."""
+
+_DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
+
+WINDOW = 1.2
+"""Radius, in diameters, of each of the two box filters of a local mean: a nucleus must see its surroundings."""
+
+ITERATIONS = 2
+"""Steps of the local threshold; later ones change it little."""
+
+SMOOTHING = 0.04
+"""Standard deviation, in diameters, of the Gaussian before the threshold: against noise."""
+
+HOLE = 0.3
+"""A hole smaller than this share of a typical nucleus is filled: pale chromatin."""
+
+BLOB, BLOB_RANGE = 0.28, 0.06
+"""Scale of the blob filter in diameters, and the response (in signal) that counts in full."""
+
+
+class Shape(NamedTuple):
+    """How masks become nuclei, tuned for each kind of image on the training images of the 2018 Data Science Bowl.
+
+    Attributes
+    ----------
+    opening : radius of the opening that cuts threads, in diameters.
+    rounding : standard deviation of the Gaussian over the distance to the rim, in diameters.
+    blob : weight of the blob filter beside the distance (in radii): chromatin makes stained nuclei distinct,
+        fluorescent ones differ in brightness too much.
+    """
+
+    opening: float
+    rounding: float
+    blob: float
+
+
+STAINED, FLUORESCENT = Shape(0.06, 0.06, 0.5), Shape(0.1, 0.1, 0.0)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `find_nuclei` needs beside the pixels.
+    """What `find_nuclei` needs beside the pixels; signal is optical density (log10), or brightness 0..1.
 
     Attributes
     ----------
-    fluorescence : bright objects on dark; else stained ones on bright.
+    stain : weights of the optical densities of red, green, blue; None: fluorescence, bright objects on dark.
     diameter, smallest, largest : typical, least and greatest diameter of a nucleus, px.
-    contrast : least difference between a nucleus and what lies around it, 0..1 of the signal's range.
-    floor : signal that a nucleus has at least, 0..1 of the signal's range.
-    splitting : how deep the waist between two nuclei must be, in nucleus radii; lower splits more.
+    contrast, floor : signal by which a nucleus exceeds its surroundings, and that it has at least.
+    spacing : radius in diameters within which only one marker lies.
+    shape : see `Shape`.
     """
 
-    fluorescence: bool
+    stain: tuple[float, float, float] | None
     diameter: float
     smallest: float
     largest: float
     contrast: float
     floor: float
-    splitting: float
+    spacing: float
+    shape: Shape
 
 
 class Watershed:
@@ -104,17 +141,20 @@ def settings(card: Card, context: Context) -> Settings:
         scale = 1 / math.sqrt(tiling.pixel_size[0] * tiling.pixel_size[1])
     else:
         # without a pixel size a nucleus has the size that the card names
-        scale = float(card.object_diameter or typical) / card.options["diameter_um"].default
+        scale = float(card.object_diameter or typical) / float(card.options["diameter_um"].default)
     fluorescence = context.info.kind == FLUORESCENCE
+    if options["stain"] not in STAINS:
+        raise SegmenterError(f"segmenter 'watershed': {unknown('stain', options['stain'], STAINS)}")
     kind = "fluorescence" if fluorescence else "stain"
     return Settings(
-        fluorescence,
-        typical * scale,
-        low * scale,
-        high * scale,
-        options[f"{kind}_contrast"],
-        options[f"{kind}_floor"],
-        options["splitting"],
+        stain=None if fluorescence else STAINS[options["stain"]],
+        diameter=typical * scale,
+        smallest=low * scale,
+        largest=high * scale,
+        contrast=options[f"{kind}_contrast"],
+        floor=options[f"{kind}_floor"],
+        spacing=options["spacing"],
+        shape=FLUORESCENT if fluorescence else STAINED,
     )
 
 
@@ -132,9 +172,140 @@ def find_nuclei(
     Returns
     -------
     labels : (h, w) int32, 0 background, 1..n.
-    scores : (n,) float32 in [0, 1]: contrast with the surroundings times compactness.
+    scores : (n,) float32 in [0, 1]: solidity times c / (c + 2 `contrast`), with c the mean signal above what
+        surrounds the nucleus.
     """
     signal = _signal(image, settings)
     mask, background = _mask(signal, settings)
     labels = _split(mask, signal, settings)
     return _select(labels, signal, background, settings, whole)
+
+
+def _signal(image: npt.NDArray[np.uint8], settings: Settings) -> _Image:
+    """(h, w) float32, high in nuclei: brightness 0..1, or optical density of the nuclear stain (0 to about 1.5)."""
+    if settings.stain is None:
+        return np.asarray(image.max(axis=2), np.float32) / 255
+    red, green, blue = (
+        _DENSITY[image[..., channel]] * np.float32(weight) for channel, weight in enumerate(settings.stain)
+    )
+    return np.asarray(red + green + blue)
+
+
+def _mask(signal: _Image, settings: Settings) -> tuple[npt.NDArray[np.bool_], _Image]:
+    """Where there are nuclei, and the local signal of what is none.
+
+    The threshold is found by iterating between the means of both classes (Ridler and Calvard, IEEE Trans. SMC 8,
+    1978), but at each pixel from its neighbourhood.
+    """
+    import cv2
+
+    diameter = settings.diameter
+    smooth = cv2.GaussianBlur(signal, (0, 0), max(SMOOTHING * diameter, 0.4))
+    mean = _local_mean(smooth, diameter)
+    above = (smooth > mean).astype(np.float32)
+    background = threshold = mean
+    for _ in range(ITERATIONS):
+        share = _local_mean(above, diameter)
+        total = _local_mean(above * smooth, diameter)
+        objects = total / np.maximum(share, 1e-3)
+        background = (mean - total) / np.maximum(1 - share, 1e-3)
+        threshold = (objects + background) / 2
+        above = (smooth > threshold).astype(np.float32)
+    threshold = np.maximum(np.maximum(threshold, background + settings.contrast), settings.floor)
+    mask = (smooth > threshold).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(settings.shape.opening * diameter))
+    # small holes are pale chromatin
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < HOLE * _disc_area(diameter)
+    return (mask > 0) | small[labels], np.asarray(background, np.float32)
+
+
+def _split(mask: npt.NDArray[np.bool_], signal: _Image, settings: Settings) -> _Labels:
+    """Watershed of `mask` from markers, (h, w) int32.
+
+    Markers are the local maxima of the distance to the rim in radii plus, for stains, a difference of Gaussians of the
+    signal (the usual approximation of LoG), so that both shape and darkness tell nuclei apart.
+    """
+    import cv2
+    from skimage.segmentation import watershed
+
+    diameter = settings.diameter
+    # beyond the tile the object goes on
+    padded = np.pad(mask, 1, mode="edge").astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    rounded = cv2.GaussianBlur(distance, (0, 0), max(settings.shape.rounding * diameter, 0.5))
+    relief = np.asarray(rounded / (diameter / 2), np.float32)
+    if settings.shape.blob:
+        narrow, wide = (cv2.GaussianBlur(signal, (0, 0), BLOB * k * diameter) for k in (1.0, 1.6))
+        relief += np.float32(settings.shape.blob) * ((narrow - wide) / BLOB_RANGE).clip(-1, 1)
+    relief[~mask] = -9
+    summit = mask & (relief >= cv2.dilate(relief, _disc(settings.spacing * diameter)))
+    _, markers = cv2.connectedComponents(summit.astype(np.uint8), connectivity=8)
+    # integer levels make the flooding fast and independent of rounding
+    levels = np.round(relief * -32).astype(np.int16)
+    return np.asarray(watershed(levels, markers, mask=mask), np.int32)  # type: ignore[no-untyped-call]
+
+
+def _select(
+    labels: _Labels, signal: _Image, background: _Image, settings: Settings, whole: bool
+) -> tuple[_Labels, npt.NDArray[np.float32]]:
+    """Drop what is too small or too large; number and score the rest."""
+    count = int(labels.max()) + 1
+    area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
+    least = np.full(count, _disc_area(settings.smallest))
+    if not whole:
+        rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        least[rim] /= 4
+    kept = (area >= least) & (area <= _disc_area(settings.largest))
+    kept[0] = False
+    number = np.zeros(count, np.int32)
+    number[kept] = np.arange(1, np.count_nonzero(kept) + 1)
+    excess = np.bincount(labels.ravel(), weights=(signal - background).ravel(), minlength=count)
+    contrast = (excess[kept] / area[kept]).clip(0)
+    labels = number[labels]
+    score = contrast / (contrast + 2 * settings.contrast) * _solidity(labels, area[kept])
+    return labels, score.clip(0, 1).astype(np.float32)
+
+
+def _solidity(labels: _Labels, area: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Area of each label over that of its convex hull, (n,)."""
+    import cv2
+    from scipy import ndimage
+
+    hull = np.ones_like(area)
+    for index, box in enumerate(ndimage.find_objects(labels)):
+        part = (labels[box] == index + 1).astype(np.uint8)
+        outlines, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        points = cv2.convexHull(np.concatenate(outlines))
+        # the contour runs through pixel centres: half a pixel is missing all around
+        hull[index] = cv2.contourArea(points) + cv2.arcLength(points, True) / 2 + 1
+    return np.minimum(area / hull, 1)
+
+
+def _crops(labels: _Labels) -> tuple[npt.NDArray[np.int32], list[Tensor]]:
+    """Boxes (n, 4) int32 and cropped masks of labels 1..n."""
+    import torch
+    from scipy import ndimage
+
+    slices = ndimage.find_objects(labels)
+    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], np.int32).reshape(-1, 4)
+    return boxes, [torch.from_numpy(labels[box] == index + 1) for index, box in enumerate(slices)]
+
+
+def _local_mean(values: npt.NDArray[Any], diameter: float) -> _Image:
+    """Mean with weights that fall linearly to 0 at `2 * WINDOW` diameters (two box filters)."""
+    import cv2
+
+    side = 2 * round(WINDOW * diameter) + 1
+    return np.asarray(cv2.blur(cv2.blur(values, (side, side)), (side, side)), np.float32)
+
+
+def _disc(radius: float) -> npt.NDArray[np.uint8]:
+    import cv2
+
+    side = 2 * max(1, round(radius)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+
+
+def _disc_area(diameter: float) -> float:
+    return math.pi / 4 * diameter**2

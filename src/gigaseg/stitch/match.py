@@ -40,7 +40,7 @@ def match(instances: Instances, whole: npt.NDArray[np.bool_], tiling: Tiling, ag
     Parameters
     ----------
     instances : tile instances in working px, ordered by (tile_row, tile_col, index in the tile).
-    whole : (n,) bool, the instance touches no border beyond which another tile sees on.
+    whole : (n,) bool, the instance touches no border of its tile inside the slide.
     tiling : the grid.
     agreement : least agreement, in (0, 1].
 
@@ -69,9 +69,9 @@ def match(instances: Instances, whole: npt.NDArray[np.bool_], tiling: Tiling, ag
     iou = _ratio(common, size_a[a] + size_b[b] - common)
     best_iou = np.zeros(len(first))
     np.maximum.at(best_iou, pair, iou)
-    total_common = np.bincount(pair, weights=common, minlength=len(first))
-    total_a = np.bincount(pair_a, weights=size_a, minlength=len(first))
-    total_b = np.bincount(pair_b, weights=size_b, minlength=len(first))
+    total_common = _sums(pair, common, len(first))
+    total_a = _sums(pair_a, size_a, len(first))
+    total_b = _sums(pair_b, size_b, len(first))
     if tiling.overlap:
         tile = instances.tile_row.astype(np.int64) * tiling.cols + instances.tile_col
         cover_a = _best_cover(_ratio(total_common, total_a), first, tile[second], ~whole[first])
@@ -155,6 +155,10 @@ def _combine(pair_a: Index, pair_b: Index, pairs: int) -> tuple[Index, Index, In
     pair = pair_a[a]
     within = np.arange(len(a)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
     return a, order_b[start_b[pair] + within], pair
+
+
+def _sums(group: Index, values: Values, groups: int) -> Values:
+    return np.bincount(group, weights=values, minlength=groups).astype(np.float64)
 
 
 def _ratio(part: Values, total: Values) -> Values:

@@ -59,7 +59,8 @@ def stitch_instances(instances: Instances, grid: Grid, agreement: float = 0.5) -
     instances = instances.take(np.lexsort((instances.tile_col, instances.tile_row)))
     tiling = grid.tiling
     open_sides = grid.open_sides(instances.tile_row, instances.tile_col)
-    whole = (instances.cut & open_sides) == 0
+    # a border without a kept neighbour counts too: beyond it the object may run on and come back through another tile
+    whole = instances.cut == 0
     edges = match(instances, whole, tiling, agreement)
     groups = join(edges, whole, instances.tile_row.astype(np.int64) * tiling.cols + instances.tile_col)
     result = represent(instances, groups, whole, open_sides, tiling)

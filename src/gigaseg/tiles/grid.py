@@ -77,7 +77,7 @@ class Grid:
         right = padded[r - 1, c + 1] | padded[r, c + 1] | padded[r + 1, c + 1]
         top = padded[r - 1, c - 1] | padded[r - 1, c] | padded[r - 1, c + 1]
         bottom = padded[r + 1, c - 1] | padded[r + 1, c] | padded[r + 1, c + 1]
-        return (left * LEFT + top * TOP + right * RIGHT + bottom * BOTTOM).astype(np.uint8)
+        return np.asarray(left * LEFT + top * TOP + right * RIGHT + bottom * BOTTOM, dtype=np.uint8)
 
     def write(self, path: str | Path, digest: str = "") -> None:
         """Write grid.parquet."""
@@ -167,7 +167,7 @@ def grid(
     x, y = col * tiling.stride, row * tiling.stride
     boxes = np.column_stack([x, y, x + tiling.tile, y + tiling.tile])
     share = found.fraction(boxes * np.tile(tiling.scale, 2)).reshape(tiling.rows, tiling.cols)
-    kept = _with_neighbours(share >= max(preset.foreground.min_fraction, np.finfo(np.float32).tiny))
+    kept = _with_neighbours((share > 0) & (share >= preset.foreground.min_fraction))
     for geometry in touching:
         tiles, _ = shapely.STRtree(geometry).query(shapely.box(*boxes.T), predicate="intersects")
         kept.reshape(-1)[tiles] = True
@@ -196,4 +196,4 @@ def _with_neighbours(hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     padded = np.pad(hit, 1)
     rows, cols = hit.shape
     around = [padded[r : r + rows, c : c + cols] for r in range(3) for c in range(3)]
-    return np.logical_or.reduce(around)
+    return np.asarray(np.logical_or.reduce(around), dtype=bool)

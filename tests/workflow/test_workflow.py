@@ -1,0 +1,179 @@
+"""The workflow as a whole, run by Snakemake on small real files."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cohorts import ROOT, write_slide
+from gigaseg.files import read_failure
+from gigaseg.instances.table import read_instances
+
+
+def rows(cohort):
+    with cohort.path("cohort.tsv").open() as stream:
+        return {row["slide"]: row for row in csv.DictReader(stream, delimiter="\t")}
+
+
+def test_a_cohort_runs_and_a_second_run_has_nothing_to_do(cohort):
+    done = cohort.snakemake()
+    assert done.returncode == 0, done.stderr
+    table = rows(cohort)
+    assert {name: (row["status"], row["instances"], row["group"]) for name, row in table.items()} == {
+        "a": ("ok", "24", "x"),
+        "b": ("ok", "24", "y"),
+    }
+    assert len(list(cohort.path("a", "instances").iterdir())) > 1, "several shards"
+    assert not cohort.path("a", "tiles").exists() or not list(cohort.path("a", "tiles").iterdir())
+    assert not list(cohort.path("a").glob(".parts/*"))
+    for name in ("slide.json", "grid.parquet", "foreground.tif", "measurements.parquet", "overview.png"):
+        assert cohort.path("a", name).stat().st_size > 0
+    assert len(json.loads(cohort.path("a", "export", "instances.geojson").read_text())["features"]) == 24
+    assert "<html" in cohort.path("report.html").read_text()
+    assert cohort.planned() == {}
+    assert cohort.snakemake("gate").returncode == 0
+
+
+def test_tiles_in_stores_and_tiles_from_the_slide_give_the_same_instances(cohort):
+    preset = {"foreground": {"method": "all"}, "tiles": {"tile": 128, "overlap": 32, "tiles_per_shard": 5}}
+    direct = {**preset, "tiles": {**preset["tiles"], "materialise": False}}
+    cohort.configure(presets={"stored": preset, "direct": direct})
+    cohort.sheet(("a", "a.tif", "stored"), ("b", "a.tif", "direct"), header="slide\tpath\tpreset")
+    done = cohort.snakemake()
+    assert done.returncode == 0, done.stderr
+    stored, direct = (read_instances(cohort.path(name, "instances.parquet"), stitched=True)[0] for name in "ab")
+    assert len(stored) > 10
+    assert stored.to_arrow().equals(direct.to_arrow())
+    assert "rule tile:" in done.stderr
+
+
+def test_a_failed_slide_stops_no_other_and_a_repair_runs_only_what_is_missing(cohort):
+    whole = (cohort.folder / "b.tif").read_bytes()
+    (cohort.folder / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    cohort.sheet(
+        ("a", "a.tif", "", "a.geojson", ""),
+        ("cut", "cut.tif", "", "b.geojson", ""),
+        ("missing", "none.tif", "", "b.geojson", ""),
+        ("a", "b.tif", "", "b.geojson", ""),
+        ("b", "b.tif", "", "b.geojson", ""),
+    )
+    done = cohort.snakemake()
+    assert done.returncode == 0, done.stderr
+    table = rows(cohort)
+    assert {name: row["status"] for name, row in table.items()} == {
+        "a": "ok", "b": "ok", "cut": "failed", "missing": "failed", "a (line 5)": "failed",
+    }  # fmt: skip
+    assert "none.tif" in table["missing"]["reason"]
+    assert table["missing"]["step"] == "inspect"
+    assert "cut.tif" in table["cut"]["reason"]
+    assert "already on line 2" in table["a (line 5)"]["reason"]
+    assert read_failure(cohort.path("missing", "instances.parquet")) is not None
+    report = cohort.path("report.html").read_text()
+    for name in ("missing", "cut", "a (line 5)"):
+        assert table[name]["reason"].split(":")[0] in report
+    gate = cohort.snakemake("gate")
+    assert gate.returncode != 0
+    assert "3 slides failed" in cohort.path("log", "gate.log").read_text()
+    (cohort.folder / "cut.tif").write_bytes(whole)
+    write_slide(cohort.folder / "none.tif", 3)
+    planned = cohort.planned()
+    assert planned["inspect"] == planned["stitch"] == 2
+    done = cohort.snakemake()
+    assert done.returncode == 0, done.stderr
+    assert {name: row["status"] for name, row in rows(cohort).items() if row["status"] != "ok"} == {
+        "a (line 5)": "failed"
+    }
+
+
+def base(**preset):
+    tiles = {"tile": 128, "overlap": 32, "tiles_per_shard": 5}
+    return {"segmenter": {"name": "annotations"}, "foreground": {"method": "all"}, "tiles": tiles, **preset}
+
+
+def test_a_changed_parameter_runs_its_step_and_what_follows_and_nothing_before(cohort):
+    assert cohort.snakemake().returncode == 0
+    cohort.configure(presets={"nuclei": base(stitch={"agreement": 0.6})})
+    assert set(cohort.planned()) == {"stitch", "measure", "export", "overview", "aggregate", "report", "all", "total"}
+    cohort.configure(presets={"nuclei": base()}, report={"instance_color": "#ff0000"})
+    assert set(cohort.planned()) == {"overview", "report", "all", "total"}
+    cohort.configure(presets={"nuclei": base()}, report={"title": "other"})
+    assert set(cohort.planned()) == {"report", "all", "total"}
+    cohort.configure(presets={"nuclei": base(foreground={"method": "tissue"})})
+    assert {"grid", "segment", "stitch"} <= set(cohort.planned())
+    assert "inspect" not in cohort.planned()
+
+
+def test_changed_side_files_and_slides_run_again(cohort):
+    assert cohort.snakemake().returncode == 0
+    side = cohort.folder / "a.geojson"
+    content = json.loads(side.read_text())
+    content["features"] = content["features"][:5]
+    side.write_text(json.dumps(content))
+    planned = cohort.planned()
+    assert planned["stitch"] == 1
+    assert "inspect" not in planned
+    write_slide(cohort.folder / "b.tif", 9)
+    assert cohort.planned()["inspect"] == 1
+    assert cohort.snakemake().returncode == 0
+    assert rows(cohort)["a"]["instances"] == "5"
+
+
+def test_stale_results_do_not_survive_an_interrupted_rerun(cohort):
+    """Change a parameter, let a step of the rerun fail: the next run must not call the old results done."""
+    assert cohort.snakemake().returncode == 0
+    before = cohort.path("a", "measurements.parquet").read_bytes()
+    cohort.configure(presets={"nuclei": base(stitch={"agreement": 0.7})})
+    shell = ["--config", "unused=1"]
+    blocked = cohort.path("a", "instances.parquet")
+    blocked.unlink()
+    blocked.mkdir()  # stitch cannot rename its result onto a folder: a fault of the machine, not of the user
+    (blocked / "x").touch()
+    assert cohort.snakemake(*shell[:0]).returncode != 0
+    (blocked / "x").unlink(missing_ok=True)
+    if blocked.is_dir():
+        blocked.rmdir()
+    planned = cohort.planned()
+    assert planned["stitch"] >= 1
+    assert planned["measure"] >= 1
+    assert cohort.snakemake().returncode == 0
+    assert cohort.path("a", "measurements.parquet").read_bytes() != before, "the digest in its metadata is new"
+    assert cohort.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"presets": {"nuclei": {"tiles": {"overlapp": 3}}}}, "unknown key 'overlapp'"),
+        ({"presets": {"nuclei": {"tiles": {"tile": 100000}}}}, "presets.nuclei.tiles.tile is 100000"),
+        ({"slides": "nowhere.tsv"}, "nowhere.tsv: cannot be read"),
+    ],
+)
+def test_a_config_mistake_is_one_line_of_ours(cohort, section, words):
+    cohort.configure(**section)
+    done = cohort.snakemake("--dry-run")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("gigaseg: ")]
+    assert words in line
+    assert "Traceback" not in done.stderr
+
+
+def test_the_report_of_snakemake_has_labelled_categories(cohort):
+    assert cohort.snakemake().returncode == 0
+    done = cohort.snakemake("--report", "snakemake-report.html")
+    assert done.returncode == 0, done.stderr
+    text = (cohort.folder / "snakemake-report.html").read_text()
+    assert "overview.png" in text
+    assert "Slides" in text
+
+
+def test_the_catalog_entry_runs_the_same_targets(cohort):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--dry-run"]
+        + ["--configfile", "mine.yaml"],
+        cwd=cohort.folder, capture_output=True, text=True, check=False, env={**os.environ},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "stitch" in done.stdout + done.stderr
