@@ -167,6 +167,15 @@ def slide_row(count: int) -> str:
     )
 
 
+def machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"Machine: {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, "
+        f"numpy {np.__version__}, shapely {shapely.__version__} (GEOS {shapely.geos_version_string}); shared with "
+        "other work, so trust the ratio more than the seconds."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -174,23 +183,23 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "metrics.md")
     args = parser.parse_args()
+    # First, while this process is small: a new process inherits the peak memory of the one that starts it.
+    slides = [slide_row(count) for count in args.objects]
     truth, prediction = label_image(1), label_image(2)
     fast, slow = ours(truth, prediction), loops(truth, prediction)
     worst = max(abs(fast[name] - value) for name, value in slow.items())
     one = cpu_seconds(lambda: score_labels(truth, prediction), REPEATS)
     every = cpu_seconds(lambda: ours(truth, prediction), REPEATS)
     naive = cpu_seconds(lambda: loops(truth, prediction), 3)
-    memory = psutil.virtual_memory().total / 2**30
+    n, m = len(np.unique(truth)) - 1, len(np.unique(prediction)) - 1
     lines = [
         "# Cost of the metrics",
         "",
         "`python benchmarks/metrics.py`",
         "",
-        f"Machine: {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, "
-        f"numpy {np.__version__}, shapely {shapely.__version__} (GEOS {shapely.geos_version_string}); shared with other "
-        "work, so trust the ratio more than the seconds.",
+        machine(),
         "",
-        f"## A label image of {SIDE} x {SIDE} px, {len(np.unique(truth)) - 1} against {len(np.unique(prediction)) - 1} objects",
+        f"## A label image of {SIDE} x {SIDE} px, {n} against {m} objects",
         "",
         "| what | CPU ms (median) |",
         "|---|---|",
@@ -198,14 +207,15 @@ def main() -> None:
         f"| the same with centroids and both detection protocols | {1e3 * every:.1f} |",
         f"| loops over object masks: Dice, AJI, AJI+, PQ, SEG | {1e3 * naive:.0f} |",
         "",
-        f"Ratio of the loops to everything we compute: **{naive / every:.0f}** (to `score_labels` alone {naive / one:.0f}). "
-        f"The loops count each intersection once and share it between the metrics. Largest difference between the two: {worst:.1e}.",
+        f"Ratio of the loops to everything we compute: **{naive / every:.0f}** (to `score_labels` alone "
+        f"{naive / one:.0f}). The loops count each intersection once and share it between the metrics. Largest "
+        f"difference between the two: {worst:.1e}.",
         "",
         "## A slide: instances.parquet against GeoJSON in random order, outlines of 40 vertices",
         "",
         "| objects | files, MB | CPU s | wall s | peak MB | pixel Dice | AJI | PQ |",
         "|---|---|---|---|---|---|---|---|",
-        *[slide_row(count) for count in args.objects],
+        *slides,
         "",
         "Peak is the resident memory of the whole process, imports included. One process; the geometries lie in a "
         "temporary file.",

@@ -8,6 +8,7 @@ the medians are compared, because other work on the machine changes all of them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -162,10 +163,8 @@ def memory(side: int) -> dict[int, float]:
         while process.poll() is None:
             total = 0
             for member in [process, *process.children(recursive=True)]:
-                try:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     total += member.memory_info().rss
-                except psutil.NoSuchProcess:
-                    pass
             peak = max(peak, total)
             time.sleep(0.02)
         out.unlink()
@@ -212,7 +211,8 @@ def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int,
             "*write*: one process writes the same tiles, already decoded, into the same store. "
             "*tile*: `gigaseg tile --workers 2`, its start included. MB are of decoded RGB.",
             "",
-            "| reader | read s | read MB/s | write s | tile s | tile MB/s | tile / read | tile / (read + write) | limit | kept |",
+            "| reader | read s | read MB/s | write s | tile s | tile MB/s | tile / read | tile / (read + write) "
+            "| limit | kept |",
             "|---|---|---|---|---|---|---|---|---|---|",
             *rows,
             "",

@@ -14,6 +14,13 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 
+TILES = {"tile": 128, "overlap": 32, "tiles_per_shard": 8}
+
+
+def preset(**sections):
+    """The preset of the test cohort, with sections replaced."""
+    return {"segmenter": {"name": "annotations"}, "foreground": {"method": "all"}, "tiles": TILES, **sections}
+
 
 @dataclass
 class Cohort:
@@ -28,21 +35,36 @@ class Cohort:
     def sheet(self, *rows, header="slide\tpath\tpreset\tannotations\tgroup"):
         (self.folder / "slides.tsv").write_text("\n".join([header, *("\t".join(row) for row in rows)]) + "\n")
 
-    def snakemake(self, *arguments, cores=2):
-        """Run Snakemake; returns the finished process."""
+    def snakemake(self, *arguments, cores=2, broken=None):
+        """Run Snakemake; returns the finished process. The step `broken` fails, as on a machine with a fault."""
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
         command += ["--resources", "gpu=1", "--configfile", "mine.yaml", "--nocolor", *arguments]
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        tools = Path(sys.executable).parent
+        path = f"{tools}:{os.environ['PATH']}"
+        if broken:
+            stand_in = self.folder / "broken" / "gigaseg"
+            stand_in.parent.mkdir(exist_ok=True)
+            stand_in.write_text(f'#!/bin/sh\n[ "$1" = {broken} ] && exit 1\nexec {tools}/gigaseg "$@"\n')
+            stand_in.chmod(0o755)
+            path = f"{stand_in.parent}:{path}"
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=500, check=False
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
         )
 
     def planned(self, *arguments):
         """Rule -> number of jobs of a dry run."""
-        done = self.snakemake("--dry-run", "--quiet", "progress", *arguments)
+        done = self.snakemake("--dry-run", "--quiet", "rules", *arguments)
         assert done.returncode == 0, done.stderr
         lines = [line.split() for line in (done.stdout + done.stderr).splitlines()]
-        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+        jobs = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+        assert jobs or "Nothing to be done" in done.stdout + done.stderr
+        return {rule: count for rule, count in jobs.items() if rule not in ("all", "total")}
 
     def path(self, *parts):
         return self.folder.joinpath("results", *parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -272,6 +273,39 @@ def _gate(args: Namespace) -> None:
     gate(args.cohort)
 
 
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    _path(parser, "prediction", "label image, instances.parquet or other polygons; or a folder of them")
+    _path(parser, "truth", "the same for the truth; folders are paired by file name")
+    parser.add_argument("--out", type=Path, help="scores as JSON (default: none)")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for the intervals (default: 1000)")
+    parser.add_argument("--classes", nargs="+", help="names of the classes to score (default: all of the truth)")
+    parser.add_argument(
+        "--radius", type=float, default=12.0, help="px within which centroids are one object (default: 12)"
+    )
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8, 0.9], help="IoUs of F1")
+    parser.add_argument("--slide", type=Path, help="slide.json, for truth in a CRS (default: beside the prediction)")
+    parser.add_argument("--connected", action="store_true", help="give 8-connected parts of a label ids of their own")
+    parser.add_argument("--reference", action="store_true", help="add the figures as single papers compute them")
+
+
+def _evaluate(args: Namespace) -> None:
+    from gigaseg.metrics.evaluate import evaluate
+
+    found = evaluate(
+        args.prediction,
+        args.truth,
+        out=args.out,
+        bootstrap=args.bootstrap,
+        classes=args.classes,
+        radius=args.radius,
+        thresholds=args.thresholds,
+        slide=args.slide,
+        connected=args.connected,
+        reference=args.reference,
+    )
+    sys.stdout.write(found.table() + "\n")
+
+
 def _demo_arguments(parser: ArgumentParser) -> None:
     _path(parser, "--out", "folder to write slide.tif, its truth and slides.tsv into")
     parser.add_argument("--side", type=int, default=4096, help="width and height of the slide, px (default: 4096)")
@@ -296,5 +330,6 @@ COMMANDS: dict[str, Command] = {
     "aggregate": Command("one row a slide", _aggregate_arguments, _aggregate, lambda args: [args.out, args.table]),
     "report": Command("report of the cohort", _report_arguments, _report, _out),
     "gate": Command("fail when a slide of the cohort failed", _gate_arguments, _gate, None),
+    "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
     "demo": Command("a synthetic slide with its truth", _demo_arguments, _demo, None),
 }

@@ -219,7 +219,7 @@ class _Cache:
         return str(self._used[key])
 
     def save(self) -> None:
-        """Write what this plan used, when it differs from what is there; a folder that cannot be written is no error."""
+        """Write what this plan used, when that is new; a folder that cannot be written is no error."""
         from gigaseg.files import write_json
 
         if self._used != self._known:

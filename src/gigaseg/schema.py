@@ -1,4 +1,7 @@
-"""The JSON schema of config.yaml, made from its dataclasses: ``python -m gigaseg.schema > workflow/schemas/config.schema.yaml``."""
+"""The JSON schema of config.yaml, made from its dataclasses.
+
+``python -m gigaseg.schema > workflow/schemas/config.schema.yaml`` writes it.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def read_sheet(path: str | Path, presets: list[str]) -> tuple[list[Row], list[Ba
             if clash == line:
                 rows.append(found)
                 continue
-            reason = f"{sheet} line {line}: slide '{found.slide}' is already on line {clash}; names must differ (not only in case)"
+            reason = f"{sheet} line {line}: slide '{found.slide}' is already on line {clash}; names must differ"
             found = BadRow(line, f"{found.slide} (line {line})", reason)
         bad.append(found)
     return rows, bad

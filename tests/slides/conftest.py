@@ -10,7 +10,7 @@ import rasterio
 import tifffile
 from PIL import Image
 from rasterio.enums import Resampling
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 WIDTH, HEIGHT = 703, 501
 
@@ -62,7 +62,7 @@ def _ome(folder: Path, picture: np.ndarray) -> list[np.ndarray]:
 
 def _geotiff(folder: Path, picture: np.ndarray) -> list[np.ndarray]:
     path = folder / "geo.tif"
-    write_raster(path, picture, overviews=(2, 4), crs="EPSG:32633", transform=from_origin(5e5, 5e6, 0.5, 0.5))
+    write_raster(path, picture, overviews=(2, 4), crs="EPSG:32633", transform=Affine(0.5, 0, 5e5, 0, -0.5, 5e6))
     with tifffile.TiffFile(path) as tif:  # another library than the one that is tested
         return [picture, *(page.asarray() for page in tif.pages[1:])]
 
@@ -74,9 +74,9 @@ def write_raster(path: Path, array: np.ndarray, overviews: tuple[int, ...] = (),
     profile |= {"width": width, "height": height, "count": bands, "dtype": array.dtype.name}
     alpha = options.pop("alpha", False)
     with rasterio.open(path, "w", **profile, **options) as raster:
-        raster.write(np.moveaxis(array, -1, 0))
         if alpha:
             raster.colorinterp = [*raster.colorinterp[:-1], rasterio.enums.ColorInterp.alpha]
+        raster.write(np.moveaxis(array, -1, 0))
     if overviews:
         with rasterio.open(path, "r+") as raster:
             raster.build_overviews(overviews, Resampling.average)

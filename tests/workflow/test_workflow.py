@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cohorts import ROOT, write_slide
+from cohorts import ROOT, TILES, preset, write_slide
 from gigaseg.files import read_failure
 from gigaseg.instances.table import read_instances
 
@@ -18,29 +18,27 @@ def rows(cohort):
         return {row["slide"]: row for row in csv.DictReader(stream, delimiter="\t")}
 
 
-def test_a_cohort_runs_and_a_second_run_has_nothing_to_do(cohort):
-    done = cohort.snakemake()
-    assert done.returncode == 0, done.stderr
-    table = rows(cohort)
+def test_a_cohort_runs_and_a_second_run_has_nothing_to_do(finished):
+    table = rows(finished)
     assert {name: (row["status"], row["instances"], row["group"]) for name, row in table.items()} == {
         "a": ("ok", "24", "x"),
         "b": ("ok", "24", "y"),
     }
-    assert len(list(cohort.path("a", "instances").iterdir())) > 1, "several shards"
-    assert not cohort.path("a", "tiles").exists() or not list(cohort.path("a", "tiles").iterdir())
-    assert not list(cohort.path("a").glob(".parts/*"))
+    assert len(list(finished.path("a", "instances").iterdir())) == 2, "two shards"
+    assert not list(finished.path("a").glob("tiles/*")), "tile stores are temporary"
+    assert not list(finished.path("a").glob(".parts/*"))
     for name in ("slide.json", "grid.parquet", "foreground.tif", "measurements.parquet", "overview.png"):
-        assert cohort.path("a", name).stat().st_size > 0
-    assert len(json.loads(cohort.path("a", "export", "instances.geojson").read_text())["features"]) == 24
-    assert "<html" in cohort.path("report.html").read_text()
-    assert cohort.planned() == {}
-    assert cohort.snakemake("gate").returncode == 0
+        assert finished.path("a", name).stat().st_size > 0
+    assert len(json.loads(finished.path("a", "export", "instances.geojson").read_text())["features"]) == 24
+    assert "<html" in finished.path("report.html").read_text()
+    assert finished.planned() == {}
+    assert finished.snakemake("gate").returncode == 0
 
 
 def test_tiles_in_stores_and_tiles_from_the_slide_give_the_same_instances(cohort):
-    preset = {"foreground": {"method": "all"}, "tiles": {"tile": 128, "overlap": 32, "tiles_per_shard": 5}}
-    direct = {**preset, "tiles": {**preset["tiles"], "materialise": False}}
-    cohort.configure(presets={"stored": preset, "direct": direct})
+    stored = preset(segmenter={"name": "watershed"})
+    direct = preset(segmenter={"name": "watershed"}, tiles={**TILES, "materialise": False})
+    cohort.configure(presets={"stored": stored, "direct": direct})
     cohort.sheet(("a", "a.tif", "stored"), ("b", "a.tif", "direct"), header="slide\tpath\tpreset")
     done = cohort.snakemake()
     assert done.returncode == 0, done.stderr
@@ -88,59 +86,48 @@ def test_a_failed_slide_stops_no_other_and_a_repair_runs_only_what_is_missing(co
     }
 
 
-def base(**preset):
-    tiles = {"tile": 128, "overlap": 32, "tiles_per_shard": 5}
-    return {"segmenter": {"name": "annotations"}, "foreground": {"method": "all"}, "tiles": tiles, **preset}
+def test_a_changed_parameter_runs_its_step_and_what_follows_and_nothing_before(finished):
+    finished.configure(presets={"nuclei": preset(stitch={"agreement": 0.6})})
+    assert set(finished.planned()) == {"stitch", "measure", "export", "overview", "aggregate", "report"}
+    finished.configure(presets={"nuclei": preset()}, report={"instance_color": "#ff0000"})
+    assert set(finished.planned()) == {"overview", "report"}
+    finished.configure(presets={"nuclei": preset()}, report={"title": "other"})
+    assert set(finished.planned()) == {"report"}
+    finished.configure(presets={"nuclei": preset(export=["geojson", "gpkg"])})
+    assert finished.planned() == {"export": 2, "report": 1}
+    finished.configure(presets={"nuclei": preset(foreground={"method": "tissue"})})
+    planned = finished.planned()
+    assert {"grid", "tile", "segment", "stitch", "measure"} <= set(planned)
+    assert "inspect" not in planned
 
 
-def test_a_changed_parameter_runs_its_step_and_what_follows_and_nothing_before(cohort):
-    assert cohort.snakemake().returncode == 0
-    cohort.configure(presets={"nuclei": base(stitch={"agreement": 0.6})})
-    assert set(cohort.planned()) == {"stitch", "measure", "export", "overview", "aggregate", "report", "all", "total"}
-    cohort.configure(presets={"nuclei": base()}, report={"instance_color": "#ff0000"})
-    assert set(cohort.planned()) == {"overview", "report", "all", "total"}
-    cohort.configure(presets={"nuclei": base()}, report={"title": "other"})
-    assert set(cohort.planned()) == {"report", "all", "total"}
-    cohort.configure(presets={"nuclei": base(foreground={"method": "tissue"})})
-    assert {"grid", "segment", "stitch"} <= set(cohort.planned())
-    assert "inspect" not in cohort.planned()
-
-
-def test_changed_side_files_and_slides_run_again(cohort):
-    assert cohort.snakemake().returncode == 0
-    side = cohort.folder / "a.geojson"
+def test_changed_side_files_and_slides_run_again_and_only_theirs(finished):
+    side = finished.folder / "a.geojson"
     content = json.loads(side.read_text())
     content["features"] = content["features"][:5]
     side.write_text(json.dumps(content))
-    planned = cohort.planned()
+    planned = finished.planned()
     assert planned["stitch"] == 1
     assert "inspect" not in planned
-    write_slide(cohort.folder / "b.tif", 9)
-    assert cohort.planned()["inspect"] == 1
-    assert cohort.snakemake().returncode == 0
-    assert rows(cohort)["a"]["instances"] == "5"
+    write_slide(finished.folder / "b.tif", 9)
+    assert finished.planned()["inspect"] == 1
+    assert finished.snakemake().returncode == 0
+    assert rows(finished)["a"]["instances"] == "5"
+    assert finished.planned() == {}
 
 
-def test_stale_results_do_not_survive_an_interrupted_rerun(cohort):
-    """Change a parameter, let a step of the rerun fail: the next run must not call the old results done."""
-    assert cohort.snakemake().returncode == 0
-    before = cohort.path("a", "measurements.parquet").read_bytes()
-    cohort.configure(presets={"nuclei": base(stitch={"agreement": 0.7})})
-    shell = ["--config", "unused=1"]
-    blocked = cohort.path("a", "instances.parquet")
-    blocked.unlink()
-    blocked.mkdir()  # stitch cannot rename its result onto a folder: a fault of the machine, not of the user
-    (blocked / "x").touch()
-    assert cohort.snakemake(*shell[:0]).returncode != 0
-    (blocked / "x").unlink(missing_ok=True)
-    if blocked.is_dir():
-        blocked.rmdir()
-    planned = cohort.planned()
-    assert planned["stitch"] >= 1
-    assert planned["measure"] >= 1
-    assert cohort.snakemake().returncode == 0
-    assert cohort.path("a", "measurements.parquet").read_bytes() != before, "the digest in its metadata is new"
-    assert cohort.planned() == {}
+def test_stale_results_do_not_survive_a_rerun_that_broke(finished):
+    """Change a parameter, let a step of the rerun fail: the next run must not call the old cohort table done."""
+    before = finished.path("cohort.parquet").read_bytes()
+    finished.configure(presets={"nuclei": preset(stitch={"agreement": 0.7})})
+    assert finished.snakemake(broken="measure").returncode != 0
+    assert finished.path("cohort.parquet").read_bytes() == before, "the old table is still there"
+    planned = finished.planned()
+    assert planned["measure"] == 2
+    assert planned["aggregate"] == planned["report"] == 1
+    assert finished.snakemake().returncode == 0
+    assert finished.path("cohort.parquet").read_bytes() != before, "its metadata holds the new digest"
+    assert finished.planned() == {}
 
 
 @pytest.mark.parametrize(
@@ -160,11 +147,10 @@ def test_a_config_mistake_is_one_line_of_ours(cohort, section, words):
     assert "Traceback" not in done.stderr
 
 
-def test_the_report_of_snakemake_has_labelled_categories(cohort):
-    assert cohort.snakemake().returncode == 0
-    done = cohort.snakemake("--report", "snakemake-report.html")
+def test_the_report_of_snakemake_has_labelled_categories(finished):
+    done = finished.snakemake("--report", "snakemake-report.html")
     assert done.returncode == 0, done.stderr
-    text = (cohort.folder / "snakemake-report.html").read_text()
+    text = (finished.folder / "snakemake-report.html").read_text()
     assert "overview.png" in text
     assert "Slides" in text
 

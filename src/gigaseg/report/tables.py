@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from gigaseg.export.names import display_name
 
-
 TEXTS = frozenset({"slide", "region", "preset", "group", "segmenter", "unit", "step", "reason", "flags"})
 """Columns that hold words, also where a word looks like a number (a slide called 007)."""
 

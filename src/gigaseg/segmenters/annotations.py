@@ -1,6 +1,7 @@
 """Segmenter `annotations`: polygons from a file, clipped to each tile, as if a model had found them.
 
-It serves to bring one's own segmentation, and is the oracle of the tests: what stitching makes of it must equal the file.
+It serves to bring one's own segmentation, and is the oracle of the tests: what stitching makes of it must equal the
+file.
 """
 
 from __future__ import annotations

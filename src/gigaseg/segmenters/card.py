@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -85,10 +86,8 @@ class Card:
         kind = type(default)
         if isinstance(value, str) and kind is not str:
             lowered = value.strip().lower()
-            try:
+            with suppress(KeyError, ValueError):
                 value = {"true": True, "false": False}[lowered] if kind is bool else kind(lowered)
-            except (KeyError, ValueError):
-                pass
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not kind or value != value:

@@ -28,18 +28,19 @@ STAINS = {"haematoxylin": (1.8780, -0.0659, -0.6019), "any": (1.0, 0.0, 0.0)}
 """Weights of the optical densities of red, green, blue. Haematoxylin beside eosin and DAB: first column of the inverse
 of the stain matrix of Ruifrok and Johnston (Anal Quant Cytol Histol 23, 2001). Any: red, which eosin hardly absorbs."""
 
-_DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
+_DENSITY = -np.log10((np.maximum(np.arange(256, dtype=np.float32), 15) + 1) / 256)
+"""Optical density of each uint8 value; below 15 lies the sensor's noise, and black is no stain."""
 
-WINDOW = 1.2
+WINDOW = 0.85
 """Radius, in diameters, of each of the two box filters of a local mean: a nucleus must see its surroundings."""
 
 ITERATIONS = 2
 """Steps of the local threshold; later ones change it little."""
 
-SMOOTHING = 0.04
+SMOOTHING = 0.02
 """Standard deviation, in diameters, of the Gaussian before the threshold: against noise."""
 
-HOLE = 0.3
+HOLE = 0.6
 """A hole smaller than this share of a typical nucleus is filled: pale chromatin."""
 
 BLOB, BLOB_RANGE = 0.28, 0.06
@@ -51,18 +52,20 @@ class Shape(NamedTuple):
 
     Attributes
     ----------
+    level : where between its surroundings (0) and its middle (1) a nucleus ends.
     opening : radius of the opening that cuts threads, in diameters.
     rounding : standard deviation of the Gaussian over the distance to the rim, in diameters.
     blob : weight of the blob filter beside the distance (in radii): chromatin makes stained nuclei distinct,
         fluorescent ones differ in brightness too much.
     """
 
+    level: float
     opening: float
     rounding: float
     blob: float
 
 
-STAINED, FLUORESCENT = Shape(0.06, 0.06, 0.5), Shape(0.1, 0.1, 0.0)
+STAINED, FLUORESCENT = Shape(0.5, 0.06, 0.06, 0.3), Shape(0.45, 0.06, 0.06, 0.0)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Settings:
     diameter, smallest, largest : typical, least and greatest diameter of a nucleus, px.
     contrast, floor : signal by which a nucleus exceeds its surroundings, and that it has at least.
     spacing : radius in diameters within which only one marker lies.
+    solidity : least area over that of the convex hull.
     shape : see `Shape`.
     """
 
@@ -85,6 +89,7 @@ class Settings:
     contrast: float
     floor: float
     spacing: float
+    solidity: float
     shape: Shape
 
 
@@ -154,6 +159,7 @@ def settings(card: Card, context: Context) -> Settings:
         contrast=options[f"{kind}_contrast"],
         floor=options[f"{kind}_floor"],
         spacing=options["spacing"],
+        solidity=options["min_solidity"],
         shape=FLUORESCENT if fluorescence else STAINED,
     )
 
@@ -195,7 +201,7 @@ def _mask(signal: _Image, settings: Settings) -> tuple[npt.NDArray[np.bool_], _I
     """Where there are nuclei, and the local signal of what is none.
 
     The threshold is found by iterating between the means of both classes (Ridler and Calvard, IEEE Trans. SMC 8,
-    1978), but at each pixel from its neighbourhood.
+    1978; there halfway, here at `Shape.level`), at each pixel from its neighbourhood.
     """
     import cv2
 
@@ -207,9 +213,10 @@ def _mask(signal: _Image, settings: Settings) -> tuple[npt.NDArray[np.bool_], _I
     for _ in range(ITERATIONS):
         share = _local_mean(above, diameter)
         total = _local_mean(above * smooth, diameter)
-        objects = total / np.maximum(share, 1e-3)
-        background = (mean - total) / np.maximum(1 - share, 1e-3)
-        threshold = (objects + background) / 2
+        # a hundredth of the neighbourhood counts to both classes: a class that is absent has the mean
+        objects = (total + 0.01 * mean) / (share + 0.01)
+        background = (mean - total + 0.01 * mean) / (1.01 - share)
+        threshold = background + np.float32(settings.shape.level) * (objects - background)
         above = (smooth > threshold).astype(np.float32)
     threshold = np.maximum(np.maximum(threshold, background + settings.contrast), settings.floor)
     mask = (smooth > threshold).astype(np.uint8)
@@ -232,7 +239,7 @@ def _split(mask: npt.NDArray[np.bool_], signal: _Image, settings: Settings) -> _
     diameter = settings.diameter
     # beyond the tile the object goes on
     padded = np.pad(mask, 1, mode="edge").astype(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    distance = np.minimum(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], 2 * diameter)
     rounded = cv2.GaussianBlur(distance, (0, 0), max(settings.shape.rounding * diameter, 0.5))
     relief = np.asarray(rounded / (diameter / 2), np.float32)
     if settings.shape.blob:
@@ -249,22 +256,31 @@ def _split(mask: npt.NDArray[np.bool_], signal: _Image, settings: Settings) -> _
 def _select(
     labels: _Labels, signal: _Image, background: _Image, settings: Settings, whole: bool
 ) -> tuple[_Labels, npt.NDArray[np.float32]]:
-    """Drop what is too small or too large; number and score the rest."""
+    """Drop what is too small, too large or too ragged; number and score the rest."""
     count = int(labels.max()) + 1
     area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
     least = np.full(count, _disc_area(settings.smallest))
     if not whole:
         rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
         least[rim] /= 4
-    kept = (area >= least) & (area <= _disc_area(settings.largest))
-    kept[0] = False
-    number = np.zeros(count, np.int32)
-    number[kept] = np.arange(1, np.count_nonzero(kept) + 1)
-    excess = np.bincount(labels.ravel(), weights=(signal - background).ravel(), minlength=count)
-    contrast = (excess[kept] / area[kept]).clip(0)
-    labels = number[labels]
-    score = contrast / (contrast + 2 * settings.contrast) * _solidity(labels, area[kept])
+    number, kept = _renumber((area >= least) & (area <= _disc_area(settings.largest)))
+    labels, area = number[labels], area[kept]
+    solidity = _solidity(labels, area)
+    number, kept = _renumber(np.concatenate([[False], solidity >= settings.solidity]))
+    labels, area, solidity = number[labels], area[kept - 1], solidity[kept - 1]
+    excess = np.bincount(labels.ravel(), weights=(signal - background).ravel(), minlength=len(kept) + 1)[1:]
+    contrast = (excess / area).clip(0)
+    score = contrast / (contrast + 2 * settings.contrast) * solidity
     return labels, score.clip(0, 1).astype(np.float32)
+
+
+def _renumber(chosen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp]]:
+    """New number of each label (0 for those not chosen and the background), and the chosen labels in order."""
+    chosen[0] = False
+    kept = np.flatnonzero(chosen)
+    number = np.zeros(len(chosen), np.int32)
+    number[kept] = np.arange(1, len(kept) + 1)
+    return number, kept
 
 
 def _solidity(labels: _Labels, area: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

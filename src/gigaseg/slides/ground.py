@@ -36,7 +36,7 @@ def ground_pixel_size(crs: str, transform: Affine, width: int, height: int) -> t
     >>> from pyproj import CRS
     >>> x, y = ground_pixel_size(CRS(3857).to_wkt(), (1, 0, 0, 0, -1, 8399738), 10, 10)
     >>> round(x, 3), round(y, 3)
-    (0.501, 0.499)
+    (0.501, 0.5)
     """
     system = CRS.from_wkt(crs)
     a, b, c, d, e, f = transform

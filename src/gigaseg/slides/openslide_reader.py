@@ -72,17 +72,23 @@ class OpenSlideSource(Source):
             exact = downsample == round(downsample)
             level_width, level_height = self._slide.level_dimensions[level]
             if exact or level_width * level_height > _MAX_KEPT_PIXELS:
-                rgba = np.asarray(self._slide.read_region(location, level, (width, height)))
+                image = self._slide.read_region(location, level, (width, height))
+                alpha = np.frombuffer(image.tobytes("raw", "A"), np.uint8)
+                if tuple(channels) == (0, 1, 2) and alpha.min() == 255:
+                    # five times as fast as to take the colours out of an RGBA array
+                    rgb = np.frombuffer(image.tobytes("raw", "RGB"), np.uint8)
+                    return rgb.reshape(height, width, 3)
+                rgba = np.asarray(image)
                 x, y = 0, 0
             else:
                 rgba = np.asarray(self._slide.read_region((0, 0), level, (level_width, level_height)))
                 self._kept[level] = rgba
         rgba = rgba[y : y + height, x : x + width]
-        rgb, alpha = np.take(rgba, channels, axis=2), rgba[..., 3:]
-        if (alpha == 255).all():
+        rgb, opacity = np.take(rgba, channels, axis=2), rgba[..., 3:]
+        if (opacity == 255).all():
             return rgb
         background = np.asarray([self.background[channel] for channel in channels], dtype=np.float32)
-        share = alpha.astype(np.float32) / 255
+        share = opacity.astype(np.float32) / 255
         return np.rint(rgb * share + background * (1 - share)).astype(np.uint8)
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class PyramidSlide:
             x_side, y_side = max(1, int(_BLOCK / x.ratio)), max(1, int(_BLOCK / y.ratio))
         whole = (x.first, x.last, y.first, y.last) == (0, width, 0, height)
         if whole and width <= x_side and height <= y_side:  # the most common request: one block, nothing around
-            return np.require(self._block(index, x, y, (0, width), (0, height), used), requirements="CW")
+            return np.require(self._block(index, x, y, (0, width), (0, height), used), requirements=["C", "W"])
         result = np.empty((height, width, len(used)), dtype=info.dtype)
         result[:] = np.asarray([info.background[channel] for channel in used]).astype(info.dtype)
         for top, bottom in _runs(y.first, y.last, y_side):

@@ -51,10 +51,10 @@ def _open(path: str, **options: Any) -> rasterio.DatasetReader:
 def _check_bands(dataset: rasterio.DatasetReader) -> None:
     if dataset.count == 0:
         raise SlideError("it has no bands (a container of several rasters? name one of them)")
-    if ColorInterp.palette in dataset.colorinterp:
-        raise SlideError("photometric is PALETTE, accepted: grey, RGB or bands of numbers (gdal_translate -expand rgb)")
     if dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") == "1":
         raise SlideError("it has 1 bit a sample, accepted: 8, 16, 32 or 64 bits (gdal_translate -ot Byte)")
+    if ColorInterp.palette in dataset.colorinterp:
+        raise SlideError("photometric is PALETTE, accepted: grey, RGB or bands of numbers (gdal_translate -expand rgb)")
     if len(set(dataset.dtypes)) > 1 or np.dtype(dataset.dtypes[0]).kind not in "iuf":
         raise SlideError(f"bands are {', '.join(sorted(set(dataset.dtypes)))}, accepted: one integer or real dtype")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from gigaseg.geometry import Bounds, Shape2d
 
 _SHRINKING = 1.5
-"""From this ratio on the Hamming filter is used, below it the triangle (bilinear) filter.
+"""From this ratio (along both axes) on the Hamming filter is used, below it the triangle (bilinear) filter.
 
 The Hamming kernel keeps more contrast than the triangle but reproduces a ramp only approximately when it
 covers few pixels (0.17 px off at ratio 1); the triangle is exact at ratio 1 and is plain bilinear
@@ -45,7 +45,7 @@ def resample(array: npt.NDArray[Any], box: Bounds, shape: Shape2d, nodata: float
     -------
     (height, width, channel) array of the same dtype.
     """
-    ratio = max(box.width / shape.width, box.height / shape.height)
+    ratio = min(box.width / shape.width, box.height / shape.height)
     filter = Image.Resampling.HAMMING if ratio >= _SHRINKING else Image.Resampling.BILINEAR
     if nodata is not None:
         valid = np.any(array != array.dtype.type(nodata), axis=-1)

@@ -113,7 +113,10 @@ class Segments:
             missing = (offsets + counts > file_size).reshape(grid_shape)
             others = tuple(axis for axis in range(missing.ndim) if axis not in (y, x))
             self._missing = np.asarray(missing.any(axis=others))
-            self._height, self._width = page.chunks[y], page.chunks[x]
+            if page.is_tiled:
+                self._height, self._width = page.tilelength, page.tilewidth
+            else:
+                self._height, self._width = min(page.rowsperstrip, page.imagelength), page.imagewidth
         else:  # one contiguous run of bytes, in whatever strips
             self._missing = np.array([[bool((offsets + counts > file_size).any())]])
             self._height, self._width = page.shape[y], page.shape[x]

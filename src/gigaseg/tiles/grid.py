@@ -50,7 +50,7 @@ class Grid:
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
-        """(rows, cols) bool: is the tile kept?"""
+        """(rows, cols) bool, true where the tile is kept."""
         kept = np.zeros((self.tiling.rows, self.tiling.cols), dtype=bool)
         kept[self.row, self.col] = True
         return kept

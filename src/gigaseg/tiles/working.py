@@ -81,8 +81,9 @@ def _scale(
     wanted = (resolution / pixel_size[0], resolution / pixel_size[1])
     if min(wanted) * MAX_ENLARGEMENT < 1:
         raise SlideError(
-            f"slide '{name}': pixel size is {max(pixel_size):g} {unit} and the working resolution {resolution:g} {unit}, "
-            f"which enlarges it {1 / min(wanted):.3g} times; accepted: up to {MAX_ENLARGEMENT:g} (wrong preset or pixel_size?)"
+            f"slide '{name}': pixel size is {max(pixel_size):g} {unit} and the working resolution {resolution:g} "
+            f"{unit}, which enlarges it {1 / min(wanted):.3g} times; accepted: up to {MAX_ENLARGEMENT:g} "
+            "(wrong preset or pixel_size?)"
         )
 
     def distance(level: Level) -> float:
