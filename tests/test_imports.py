@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 LAYERS = [
     {"errors", "geometry"},
     {"files"},
-    {"config", "sheet", "slides", "segmenters.card", "export.formats"},
+    {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},
     {"sam"},
     {"segmenters"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"export"},
     {"report"},
     {"testing"},
-    {"options", "schema", "runrecord"},
+    {"options", "schema"},
     {"plan", "commands"},
     {"cli"},
     {"__main__"},
