@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -126,6 +127,8 @@ def segment(
     instances = Instances.concat(found)
     instances.write(target, metadata)
     shutil.rmtree(parts.parent, ignore_errors=True)
+    with suppress(OSError):  # other shards may still be at work
+        parts.parent.parent.rmdir()
     log.info("slide '%s' shard %d: %d instances in %d tiles", slide_info.slide, shard, len(instances), len(chosen))
     return len(instances)
 
