@@ -13,12 +13,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from gigaseg.errors import FormatError, UpstreamFailure, one_line
+
+if TYPE_CHECKING:  # imported where tables are used: processes that only read a slide start in half the time
+    import pyarrow as pa
 
 METADATA_KEY = b"gigaseg"
 _RECORD_FORMAT = "gigaseg/failure/1"
@@ -72,6 +72,8 @@ def read_json(path: str | Path, format: str) -> dict[str, Any]:
 
 def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, Any]) -> None:
     """Write `table` with `metadata` under the key ``gigaseg``, atomically and byte-reproducibly."""
+    import pyarrow.parquet as pq
+
     with atomic(path) as temporary:
         pq.write_table(with_metadata(table, metadata), temporary, compression="zstd")
 
@@ -92,6 +94,9 @@ def read_parquet(path: str | Path, format: str, columns: list[str] | None = None
     FormatError
         The file is missing, partial, or its provenance names another ``format`` than `format`.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     metadata = read_metadata(path, format)
     try:
         return pq.read_table(path, columns=columns), metadata
@@ -101,6 +106,9 @@ def read_parquet(path: str | Path, format: str, columns: list[str] | None = None
 
 def read_metadata(path: str | Path, format: str) -> dict[str, Any]:
     """Return the provenance of a Parquet file of ours; errors as `read_parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     raise_if_failed(path)
     try:
         packed = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)

@@ -403,6 +403,7 @@ class _Sparse:
 
     def __init__(self, stream) -> None:
         self._stream = stream
+        self.fileno = stream.fileno
 
     def write(self, content) -> None:
         size = memoryview(content).nbytes
