@@ -16,6 +16,8 @@ demo: $(STAMP)
 	gigaseg demo --out demo
 	snakemake --cores all --resources gpu=1 --quiet rules --config slides=demo/slides.tsv results=demo/results
 	gigaseg evaluate demo/results/demo/instances.parquet demo/slide.geojson --out demo/results/demo/scores.json
+	@python -c 'import json; f = json.load(open("demo/results/demo/scores.json"))["figures"]; \
+	print("found {:.0f} nuclei, true {:.0f}, F1 at IoU 0.5: {:.3f}".format(*(f[k]["value"] for k in ("predicted_objects", "truth_objects", "f1_50"))))'
 	@echo "report: $(CURDIR)/demo/results/report.html"
 
 test: $(STAMP) lint

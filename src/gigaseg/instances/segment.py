@@ -22,8 +22,8 @@ import numpy as np
 from gigaseg import __version__
 from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError
-from gigaseg.files import sha256_file
-from gigaseg.instances.table import Instances, read_instances
+from gigaseg.files import read_metadata, sha256_file
+from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
 from gigaseg.segmenters.card import read_card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
@@ -118,7 +118,7 @@ def segment(
         metadata=metadata,
     )
     batches = -(-len(chosen) // segmenter.batch_size)
-    missing = [batch for batch in range(batches) if not _part(parts, batch).exists()]
+    missing = [batch for batch in range(batches) if not _is_finished(_part(parts, batch))]
     if len(missing) < batches:
         log.info("going on after %d of %d batches", batches - len(missing), batches)
     for done, batch in enumerate(_run(job, missing, 1 if card.needs_gpu else workers), batches - len(missing) + 1):
@@ -144,6 +144,18 @@ def choose_device(wanted: str) -> str:
 
 def _part(parts: Path, batch: int) -> Path:
     return parts / f"{batch:04d}.parquet"
+
+
+def _is_finished(part: Path) -> bool:
+    """Whether a batch has its part; a damaged one (power loss, say) is done again."""
+    if not part.exists():
+        return False
+    try:
+        read_metadata(part, INSTANCES_FORMAT)
+    except FormatError as error:
+        log.warning("doing a batch again: %s", error)
+        return False
+    return True
 
 
 def _discard_others(parts: Path) -> None:

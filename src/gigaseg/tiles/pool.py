@@ -6,6 +6,7 @@ gives each place back by asking for the next. Memory is that of the ring, whatev
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -27,6 +28,9 @@ RUN = 4
 
 RUNS_PER_WORKER = 2
 """Places in the ring for each worker, in runs: one is being filled while another waits to be written."""
+
+_KEPT = 128 * 2**20
+"""Freed bytes that a worker may hold."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -94,7 +98,17 @@ _source: SlideTiles | None = None
 def _start(info: SlideInfo, tiling: Tiling, memory: ctypes.Array[ctypes.c_uint8]) -> None:
     global _info, _tiling, _ring
     _info, _tiling, _ring = info, tiling, _as_ring(memory, tiling)
+    _keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    # glibc hands blocks of a tile's size back to the system when they are freed and takes them anew for the next
+    # tile, page by page; kept, a tile from openslide takes 2 ms less (M_TRIM_THRESHOLD -1, M_MMAP_THRESHOLD -3)
+    with contextlib.suppress(AttributeError, OSError):
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(-1, _KEPT)
+        allocator.mallopt(-3, _KEPT // 4)
 
 
 def _end_with_parent() -> None:

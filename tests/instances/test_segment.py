@@ -1,0 +1,118 @@
+"""The segment step gives the same bytes whatever was killed, resumed or split between processes."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
+from gigaseg.errors import FormatError, SegmenterError
+from gigaseg.instances.segment import segment
+from gigaseg.instances.table import read_instances
+from gigaseg.slides.inspect import inspect
+from gigaseg.testing import synthetic_slide
+from gigaseg.tiles.grid import Grid, grid
+
+SEGMENTER = SegmenterConfig(batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """A synthetic slide of 700 x 600 px in two shards of tiles of 256 px."""
+    folder = tmp_path_factory.mktemp("slide")
+    synthetic_slide(folder / "s.tif", width=700, height=600, seed=5)
+    inspect(folder / "s.tif", slide="s").write(folder / "slide.json")
+    preset = Preset(
+        foreground=ForegroundConfig(method="all"), tiles=TilesConfig(tile=256, overlap=64, tiles_per_shard=6)
+    )
+    grid(folder / "slide.json", folder / "grid.parquet", folder / "foreground.tif", preset=preset)
+    return folder
+
+
+def run(slide, out, **options):
+    return segment(slide / "slide.json", slide / "grid.parquet", 0, out, segmenter=SEGMENTER, **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slide):
+    out = slide / "undisturbed" / "instances" / "000.parquet"
+    assert run(slide, out, digest="d") > 20
+    return out.read_bytes()
+
+
+def test_workers_do_not_change_a_byte(slide, undisturbed, tmp_path):
+    out = tmp_path / "instances" / "000.parquet"
+    run(slide, out, workers=2, digest="d")
+    assert out.read_bytes() == undisturbed
+    assert [path.name for path in tmp_path.iterdir()] == ["instances"], "unfinished work is gone"
+
+
+def test_a_killed_run_goes_on_from_its_finished_batches(slide, undisturbed, tmp_path):
+    out = tmp_path / "instances" / "000.parquet"
+    command = [sys.executable, "-m", "gigaseg", "segment", str(slide / "slide.json"), str(slide / "grid.parquet")]
+    command += ["--out", str(out), "--batch-size", "2", "--digest", "d"]
+    parts = tmp_path / ".parts" / "segment-000" / "d"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    while not list(parts.glob("[0-9]*.parquet")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on after" in done.stderr
+    assert out.read_bytes() == undisturbed
+
+
+def test_unfinished_work_of_another_digest_is_discarded(slide, undisturbed, tmp_path):
+    out = tmp_path / "instances" / "000.parquet"
+    stale = tmp_path / ".parts" / "segment-000" / "other"
+    stale.mkdir(parents=True)
+    (stale / "0000.parquet").write_bytes(b"wrong")
+    run(slide, out, digest="d")
+    assert out.read_bytes() == undisturbed
+
+
+def test_a_damaged_part_is_done_again(slide, undisturbed, tmp_path):
+    out = tmp_path / "instances" / "000.parquet"
+    parts = tmp_path / ".parts" / "segment-000" / "d"
+    parts.mkdir(parents=True)
+    (parts / "0000.parquet").write_bytes(b"PAR1 half")
+    run(slide, out, digest="d")
+    assert out.read_bytes() == undisturbed
+
+
+def test_an_empty_shard_writes_an_empty_table_without_loading_a_model(slide, tmp_path):
+    whole = Grid.read(slide / "grid.parquet")
+    n = len(whole.row)
+    empty = Grid(whole.tiling, "s", whole.row, whole.col, whole.foreground, np.ones(n, np.int32), 2)
+    empty.write(tmp_path / "grid.parquet")
+    code = (
+        "import sys; from gigaseg.instances.segment import segment; from gigaseg.config import SegmenterConfig;"
+        f"n = segment({str(slide / 'slide.json')!r}, {str(tmp_path / 'grid.parquet')!r}, 0,"
+        f" {str(tmp_path / 'o.parquet')!r}, segmenter=SegmenterConfig()); print(n, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "False"]
+    instances, metadata = read_instances(tmp_path / "o.parquet", stitched=False)
+    assert len(instances) == 0
+    assert metadata["segmenter"] == "watershed"
+
+
+def test_wrong_options_and_shards_are_told(slide, tmp_path):
+    wrong = SegmenterConfig(options={"diameter": 3})
+    with pytest.raises(SegmenterError, match=r"unknown option 'diameter'.*did you mean 'diameter_um'"):
+        segment(slide / "slide.json", slide / "grid.parquet", 0, tmp_path / "o.parquet", segmenter=wrong)
+    with pytest.raises(FormatError, match=r"shard 9 is outside the grid's 0\.\.1"):
+        segment(slide / "slide.json", slide / "grid.parquet", 9, tmp_path / "o.parquet", segmenter=SEGMENTER)
+
+
+def test_the_metadata_says_how_the_instances_were_made(slide, undisturbed):
+    _, metadata = read_instances(slide / "undisturbed" / "instances" / "000.parquet", stitched=False)
+    assert metadata["slide"] == "s"
+    assert metadata["digest"] == "d"
+    assert metadata["outlines"] == "pixels"
+    assert metadata["grid"] == {**Grid.read(slide / "grid.parquet").tiling.to_dict(), **metadata["grid"]}
+    assert metadata["options"]["diameter_um"] > 0
