@@ -1,8 +1,9 @@
 """Speed and memory of `gigaseg tile` against plain reading: ``python benchmarks/tile.py [--side 20000]``.
 
-For each reader, in one run: the command with 2 workers; 2 processes that only read the same regions through the plain
-library; and one process that writes the same tiles, already decoded, into the same store. The order is repeated and
-the medians are compared, because other work on the machine changes all of them.
+For each reader, in one run: the command with 2 workers; 2 processes that only read the same regions, through the plain
+library and through gigaseg's own reader; and one process that writes the same tiles, already decoded, into the same
+store. The order is repeated and ratios are taken within a round, because other work on the machine changes all of them;
+CPU seconds are shown beside, as they suffer less from it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=20_000, help="width and height of the slide, px")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions; the median is shown")
-    parser.add_argument("--only-read", nargs=2, metavar=("READER", "JOB"), help=argparse.SUPPRESS)
+    parser.add_argument("--only-read", nargs=3, metavar=("READER", "SLIDE", "REGIONS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_read:
         only_read(*args.only_read)
@@ -71,22 +73,32 @@ def prepare(side: int) -> None:
     grid = Grid(tiling, "benchmark", row, col, ones, zeros, 1)
     grid.write(WORK / f"tile-{side}.grid.parquet")
     corners = [[int(tile.bounds.xmin), int(tile.bounds.ymin)] for tile in grid.tiles(0)]
-    job = {"path": str(path), "regions": [corners[i : i + RUN] for i in range(0, len(corners), RUN)]}
-    (WORK / f"tile-{side}.regions.json").write_text(json.dumps(job))
+    runs = [corners[i : i + RUN] for i in range(0, len(corners), RUN)]
+    (WORK / f"tile-{side}.regions.json").write_text(json.dumps(runs))
 
 
-def only_read(reader: str, job: str) -> None:
+def only_read(reader: str, path: str, regions: str) -> None:
     """Read regions in processes that do nothing else; each opens the slide once."""
-    content = json.loads(Path(job).read_text())
-    with get_context("spawn").Pool(WORKERS, open_plain, (reader, content["path"])) as pool:
-        for _ in pool.imap_unordered(read_plain, content["regions"]):
+    runs = json.loads(Path(regions).read_text())
+    with get_context("spawn").Pool(WORKERS, open_plain, (reader, path)) as pool:
+        for _ in pool.imap_unordered(read_plain, runs):
             pass
 
 
 def open_plain(reader: str, path: str) -> None:
-    """Open a slide with a library as its documentation shows."""
+    """Open a slide with a library as its documentation shows; a slide.json with gigaseg's own reader."""
     global plain
-    if reader == "openslide":
+    if path.endswith(".json"):
+        from gigaseg.slides.base import SlideInfo
+        from gigaseg.tiles.source import SlideTiles
+        from gigaseg.tiles.tiling import Tiling
+
+        info = SlideInfo.read(path)
+        tiling = Tiling(TILE, OVERLAP, info.width, info.height, (1.0, 1.0), (0.5, 0.5), "um")
+        tiles = SlideTiles(info, tiling)
+        stride = tiling.stride
+        plain = lambda x, y: tiles.read(tiling.get(y // stride, x // stride))  # noqa: E731
+    elif reader == "openslide":
         import openslide
 
         slide = openslide.OpenSlide(path)
@@ -109,10 +121,12 @@ def read_plain(corners: list[list[int]]) -> None:
         plain(x, y)
 
 
-def seconds(command: list[str]) -> float:
-    start = time.perf_counter()
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Seconds of wall clock, and of CPU of the command and its processes."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def tile_command(side: int, reader: str, out: Path) -> list[str]:
@@ -121,8 +135,8 @@ def tile_command(side: int, reader: str, out: Path) -> list[str]:
     return [sys.executable, "-m", "gigaseg", *step]
 
 
-def only_write(side: int, stored: Path, out: Path) -> float:
-    """Seconds to write the tiles of a store, decoded beforehand, into another one."""
+def only_write(side: int, stored: Path, out: Path) -> tuple[float, float]:
+    """Seconds of wall clock and of CPU to write the tiles of a store, decoded beforehand, into another one."""
     import zlib
 
     from gigaseg.tiles.grid import Grid
@@ -132,18 +146,23 @@ def only_write(side: int, stored: Path, out: Path) -> float:
     source = StoredTiles(stored)
     pixels = [source.read(tile) for tile in grid.tiles(0)]
     provenance = {"row": grid.row.tolist(), "col": grid.col.tolist()}
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     write_tiles(out, provenance, TILE, ((array, zlib.crc32(array)) for array in pixels))
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
-def measure(side: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each kind of work with each reader, a list over the rounds."""
-    found: dict[str, dict[str, list[float]]] = {name: {"read": [], "tile": [], "write": []} for name in READERS}
-    job, out, again = (WORK / f"tile-{side}.{end}" for end in ("regions.json", "zarr.zip", "again.zarr.zip"))
+Times = dict[str, list[tuple[float, float]]]
+
+
+def measure(side: int, rounds: int) -> dict[str, Times]:
+    """(wall, CPU) seconds of each kind of work with each reader, a list over the rounds."""
+    found: dict[str, Times] = {name: {"library": [], "reader": [], "write": [], "tile": []} for name in READERS}
+    regions, out, again = (WORK / f"tile-{side}.{end}" for end in ("regions.json", "zarr.zip", "again.zarr.zip"))
     for _ in range(rounds):
         for reader, times in found.items():
-            times["read"].append(seconds([sys.executable, __file__, "--only-read", reader, str(job)]))
+            for what, path in ("library", slide_path(side)), ("reader", WORK / f"tile-{side}.{reader}.json"):
+                command = [sys.executable, __file__, "--only-read", reader, str(path), str(regions)]
+                times[what].append(seconds(command))
             times["tile"].append(seconds(tile_command(side, reader, out)))
             times["write"].append(only_write(side, out, again))
             out.unlink()
@@ -175,24 +194,29 @@ def memory(side: int) -> dict[int, float]:
 def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int, float], rounds: int) -> str:
     import psutil
 
-    count = sum(map(len, json.loads((WORK / f"tile-{side}.regions.json").read_text())["regions"]))
+    count = sum(map(len, json.loads((WORK / f"tile-{side}.regions.json").read_text())))
     megabytes = count * TILE * TILE * 3 / 1e6
-    median = {reader: {what: statistics.median(times[what]) for what in times} for reader, times in found.items()}
-    fastest = min(("tiffslide", "tifffile"), key=lambda reader: median[reader]["tile"])
-    limits = {"openslide": LIMIT_OPENSLIDE, fastest: LIMIT_FASTEST}
-    rows = []
+    fastest = min(READERS, key=lambda reader: statistics.median(wall for wall, _ in found[reader]["tile"]))
+    rows, verdicts = [], []
     for reader, times in found.items():
-        seconds = median[reader]
-        # the ratio of each round, so that a busy minute weighs on both of its sides
-        against_read = statistics.median(t / r for t, r in zip(times["tile"], times["read"]))
-        against_both = statistics.median(t / (r + w) for t, r, w in zip(times["tile"], times["read"], times["write"]))
-        ratio = against_read if reader == "openslide" else against_both
-        limit = f"{limits[reader]:.2f}" if reader in limits else ""
-        rows.append(
-            f"| {reader} | {seconds['read']:.2f} | {megabytes / seconds['read']:.0f} | {seconds['write']:.2f} "
-            f"| {seconds['tile']:.2f} | {megabytes / seconds['tile']:.0f} | {against_read:.2f} | {against_both:.2f} "
-            f"| {limit} | {('yes' if ratio <= limits[reader] else 'no') if reader in limits else ''} |"
-        )
+        cells = [reader]
+        for pairs in times.values():
+            wall, cpu = (statistics.median(values) for values in zip(*pairs))
+            cells.append(f"{wall:.2f} ({cpu:.2f})")
+        rows.append(f"| {' | '.join(cells)} |")
+        for base in ("library", "reader"):
+            base_name = "the plain library" if base == "library" else "gigaseg's reader"
+            if reader == "openslide":
+                pick = list(zip(times["tile"], times[base]))
+                verdicts.append(verdict(reader, f"only reading through {base_name}", pick, LIMIT_OPENSLIDE))
+            if reader == fastest:
+                both = zip(times["tile"], times[base], times["write"])
+                pick = [(t, (r[0] + w[0], r[1] + w[1])) for t, r, w in both]
+                verdicts.append(verdict(reader, f"reading through {base_name} + writing", pick, LIMIT_FASTEST))
+    rates = [
+        f"| {reader} | {rate(megabytes, found[reader]['library'])} | {rate(megabytes, found[reader]['tile'])} |"
+        for reader in READERS
+    ]
     small, large = sorted(peaks)
     growth = peaks[large] / peaks[small]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -205,19 +229,24 @@ def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int,
             f"Machine: {cpu()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
             f"{platform.system()}, Python {platform.python_version()}; load {load} at the end.",
             f"Slide: synthetic H&E, {side} × {side} px, JPEG-tiled pyramidal TIFF; {count} tiles of {TILE} px, overlap "
-            f"{OVERLAP} px, {megabytes:.0f} MB decoded; medians of {rounds}, seconds from start to end of the command.",
+            f"{OVERLAP} px, {megabytes:.0f} MB decoded. Medians of {rounds}.",
             "",
-            "*read*: 2 processes that only read the same regions through the plain library, their start included. "
-            "*write*: one process writes the same tiles, already decoded, into the same store. "
-            "*tile*: `gigaseg tile --workers 2`, its start included. MB are of decoded RGB.",
+            "Seconds of wall clock (of CPU, all processes). *library*, *reader*: 2 processes that only read the same "
+            "regions through the plain library, through gigaseg's reader, their start included. *write*: one process "
+            "writes the same tiles, already decoded, into the same store. *tile*: `gigaseg tile --workers 2`, its "
+            "start included.",
             "",
-            "| reader | read s | read MB/s | write s | tile s | tile MB/s | tile / read | tile / (read + write) "
-            "| limit | kept |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "| reader | library | reader | write | tile |",
+            "|---|---|---|---|---|",
             *rows,
             "",
-            f"Limits: with openslide tile / read at most {LIMIT_OPENSLIDE}; with the fastest reader "
-            f"tile / (read + write) at most {LIMIT_FASTEST}.",
+            "| ratio of tile to | wall | CPU | limit | |",
+            "|---|---|---|---|---|",
+            *verdicts,
+            "",
+            "| MB/s of decoded RGB | plain read | tile |",
+            "|---|---|---|",
+            *rates,
             "",
             "| slide | peak memory of all processes, MB |",
             "|---|---|",
@@ -228,6 +257,17 @@ def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int,
             "",
         ]
     )
+
+
+def verdict(reader: str, what: str, pairs: list[tuple[tuple[float, float], tuple[float, float]]], limit: float) -> str:
+    """A row of the table of ratios: the median of the rounds' ratios."""
+    wall, cpu = (statistics.median(a[i] / b[i] for a, b in pairs) for i in range(2))
+    return f"| {reader}: {what} | {wall:.2f} | {cpu:.2f} | {limit:.2f} | {'kept' if wall <= limit else 'not kept'} |"
+
+
+def rate(megabytes: float, times: list[tuple[float, float]]) -> str:
+    """MB per second of wall clock, the median."""
+    return f"{megabytes / statistics.median(wall for wall, _ in times):.0f}"
 
 
 def cpu() -> str:
