@@ -43,7 +43,7 @@ rule aggregate:
     conda:
         "../../envs/gigaseg.yaml"
     params:
-        results=RESULTS,
+        results=subpath(output.cohort, parent=True),
         presets=list(PLAN.config.presets),
         digest=PLAN.digests["aggregate"],
     shell:
@@ -67,7 +67,7 @@ rule report:
     conda:
         "../../envs/gigaseg.yaml"
     params:
-        results=RESULTS,
+        results=subpath(input.cohort, parent=True),
         title=PLAN.config.report.title,
         shown=json.dumps(config, sort_keys=True),
         digest=PLAN.digests["report"],
