@@ -191,7 +191,7 @@ def memory(side: int) -> dict[int, float]:
     return peaks
 
 
-def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int, float], rounds: int) -> str:
+def report(side: int, found: dict[str, Times], peaks: dict[int, float], rounds: int) -> str:
     import psutil
 
     count = sum(map(len, json.loads((WORK / f"tile-{side}.regions.json").read_text())))
@@ -226,7 +226,7 @@ def report(side: int, found: dict[str, dict[str, list[float]]], peaks: dict[int,
             "",
             f"`python benchmarks/tile.py --side {side} --rounds {rounds}`",
             "",
-            f"Machine: {cpu()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
+            f"Machine: {processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, "
             f"{platform.system()}, Python {platform.python_version()}; load {load} at the end.",
             f"Slide: synthetic H&E, {side} × {side} px, JPEG-tiled pyramidal TIFF; {count} tiles of {TILE} px, overlap "
             f"{OVERLAP} px, {megabytes:.0f} MB decoded. Medians of {rounds}.",
@@ -270,7 +270,7 @@ def rate(megabytes: float, times: list[tuple[float, float]]) -> str:
     return f"{megabytes / statistics.median(wall for wall, _ in times):.0f}"
 
 
-def cpu() -> str:
+def processor() -> str:
     """The processor as the system names it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -2,6 +2,10 @@
 
 ``tiles/NNN.zarr.zip`` is a Zarr v3 group in a ZIP archive: array ``image`` (n, tile, tile, 3) uint8, one tile
 a chunk, in the order of grid.parquet; the group's attribute ``gigaseg`` says what it was made from.
+
+Chunks are raw. With zstd level 1 the same tiles take 0.24-0.40 of the size on slides with much bare glass and rim
+(lz4 0.26-0.54), but 0.73-0.84 on tissue (lz4 0.98-1.0), at 570-1700 MB per CPU-second where reading takes 330: a fifth
+to a half more time for a file that lives until `segment` has read it; raw tiles are read at 3 GB/s.
 """
 
 from __future__ import annotations
