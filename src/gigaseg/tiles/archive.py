@@ -44,13 +44,13 @@ class ArchiveWriter:
         self._directory: list[bytes] = []
         self._offset = self._behind = 0
 
-    def add(self, name: str, content: bytes | npt.NDArray[np.uint8], crc: int) -> None:
+    def add(self, name: str, content: bytes | memoryview, crc: int) -> None:
         """Append a member.
 
         Parameters
         ----------
         name : its path in the archive, ASCII.
-        content : its bytes (a C-contiguous array), less than 4 GiB.
+        content : its bytes (C-contiguous), less than 4 GiB.
         crc : their CRC-32.
         """
         size, encoded = memoryview(content).nbytes, name.encode("ascii")
@@ -152,11 +152,8 @@ class ArchiveReader:
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
             raise self._wrong(f"member {name} is damaged: no header")
         fields = _LOCAL.unpack(header)
-        start, view, done = (
-            member.offset + _LOCAL.size + fields[-2] + fields[-1],
-            memoryview(buffer).cast("B"),
-            0,
-        )
+        start = member.offset + _LOCAL.size + fields[-2] + fields[-1]
+        view, done = buffer.reshape(-1).data, 0
         while done < len(view):
             count = os.preadv(descriptor, [view[done:]], start + done)
             if count == 0:

@@ -98,7 +98,7 @@ def write_tiles(
             packed = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
             archive.add(name, packed, zlib.crc32(packed))
         for index, (chunk, crc) in enumerate(pixels):
-            archive.add(_chunk(index), chunk, crc)
+            archive.add(_chunk(index), chunk.data, crc)
         archive.close()
 
 
