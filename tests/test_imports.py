@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
 LAYERS = [
-    {"errors", "geometry"},
+    {"errors", "geometry", "processes"},
     {"files"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},

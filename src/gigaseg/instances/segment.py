@@ -24,6 +24,7 @@ from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError
 from gigaseg.files import read_metadata, sha256_file
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
+from gigaseg.processes import end_with_parent
 from gigaseg.segmenters.card import read_card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
@@ -245,6 +246,7 @@ def _start(job: Job) -> None:
     global _worker
     import torch
 
+    end_with_parent()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
     _worker = _Worker(job)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import threading
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
 
+from gigaseg.processes import end_with_parent
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.source import SlideTiles
 from gigaseg.tiles.tiling import Tile, Tiling
@@ -99,7 +98,7 @@ def _start(info: SlideInfo, tiling: Tiling, memory: ctypes.Array[ctypes.c_uint8]
     global _info, _tiling, _ring
     _info, _tiling, _ring = info, tiling, _as_ring(memory, tiling)
     _keep_freed_memory()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _keep_freed_memory() -> None:
@@ -109,14 +108,6 @@ def _keep_freed_memory() -> None:
         allocator = ctypes.CDLL(None)
         allocator.mallopt(-1, _KEPT)
         allocator.mallopt(-3, _KEPT // 4)
-
-
-def _end_with_parent() -> None:
-    # a killed parent cannot tell its workers, and they would wait for work for ever
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _fill(place: int, tiles: Sequence[Tile]) -> list[int]:
