@@ -65,14 +65,16 @@ def test_by_hand_an_earlier_failure_is_told_with_its_step(tmp_path, capsys):
     assert "step 'inspect' failed before" in capsys.readouterr().err
 
 
-def test_a_fault_of_the_machine_is_no_failure_record(tmp_path):
+def test_a_target_that_cannot_be_written_is_one_line_and_no_failure_record(tmp_path, capsys):
     tifffile.imwrite(
         tmp_path / "s.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", resolution=(2e4, 2e4),
         resolutionunit="CENTIMETER",
     )  # fmt: skip
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        main(["inspect", str(tmp_path / "s.tif"), "--out", str(tmp_path / "file" / "slide.json"), "--record-failure"])
+    target = str(tmp_path / "file" / "slide.json")
+    assert main(["inspect", str(tmp_path / "s.tif"), "--out", target, "--record-failure"]) == 2
+    assert "gigaseg inspect: " in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_a_path_that_begins_with_a_dash_is_a_path(tmp_path, monkeypatch, capsys):

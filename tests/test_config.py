@@ -55,6 +55,11 @@ def test_the_schema_file_is_the_one_the_dataclasses_make():
         (preset(segmenter={"name": "annotations"}, object_diameter=8), ["takes any size"]),
         ({"report": {"grid_color": "red"}}, ["report.grid_color is 'red'", "#rrggbb"]),
         ({"presets": {}}, ["presets is empty"]),
+        ({"presets": {1: {}}}, ["presets has the name 1, accepted: a text"]),
+        ({"presets": {"-x": {}}}, ["presets has the name '-x'"]),
+        ({"results": "r{x}"}, ["results is 'r{x}', accepted: a folder without braces"]),
+        (preset(segmenter={"device": "gpu"}), ["segmenter.device is 'gpu'", "cuda:N"]),
+        (preset(segmenter={"checkpoint": "nope.pth"}), ["segmenter.checkpoint is 'nope.pth', no such file"]),
     ],
 )
 def test_a_mistake_names_key_value_and_what_is_accepted(content, words):
@@ -70,6 +75,10 @@ def test_all_mistakes_are_told_at_once_a_line_each():
     with pytest.raises(ConfigError) as caught:
         load_config({"slides": 3, "presets": {"a": {"unit": "km", "tiles": {"tile": 3}}}})
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_section_left_empty_is_all_defaults():
+    assert load_config({"presets": {"nuclei": {"tiles": None}}, "report": None}) == Config()
 
 
 def test_options_give_back_the_config_they_were_made_from():

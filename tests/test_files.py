@@ -43,6 +43,45 @@ def test_a_failure_record_is_recognised_whatever_the_name(tmp_path):
         read_json(tmp_path / "c.json", "x")
 
 
+def test_the_failure_record_of_a_picture_is_a_picture(tmp_path):
+    from PIL import Image
+
+    write_failure(tmp_path / "overview.png", "inspect", "no such file: /data/größe.svs")
+    with Image.open(tmp_path / "overview.png") as picture:
+        assert picture.width > 300
+    assert read_failure(tmp_path / "overview.png") == ("inspect", "no such file: /data/größe.svs")
+    Image.new("RGB", (9, 9)).save(tmp_path / "plain.png")
+    assert read_failure(tmp_path / "plain.png") is None
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import os, sys; from gigaseg.files import atomic\n"
+        "with atomic(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    target = tmp_path / "a.txt"
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1, "a temporary file is left"
+    with atomic(target) as temporary:
+        temporary.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), MemoryError(), pa.lib.ArrowMemoryError("x")])
+def test_a_fault_of_the_machine_is_never_taken_for_a_damaged_file(tmp_path, monkeypatch, fault):
+    write_parquet(tmp_path / "a.parquet", pa.table({"a": [1]}), {"format": "x"})
+
+    def broken(*args, **keys):
+        raise fault
+
+    monkeypatch.setattr(pa.parquet, "read_table", broken)
+    with pytest.raises(type(fault)):
+        read_parquet(tmp_path / "a.parquet", "x")
+
+
 def test_other_files_are_no_failure_records(tmp_path):
     write_json(tmp_path / "a.json", {"format": "x", "status": "failed"})
     write_parquet(tmp_path / "b.parquet", pa.table({"a": [1]}), {"format": "x"})

@@ -120,10 +120,10 @@ def test_options_carry_the_row_and_the_preset(cohort, tmp_path):
     write_sheet(tmp_path, annotations="side.geojson", size="px")
     options = after(cohort, tiles={"tile": 512}, stitch={"agreement": 0.7}).slides["s"].options
     side = str(tmp_path / "side.geojson")
-    assert options["inspect"] == ["--unit", "um", "--pixel-size", "px"]
-    assert options["grid"] == ["--tile", "512", "--side-file", side]
-    assert options["segment"] == ["--annotations", side]
-    assert options["stitch"] == ["--agreement", "0.7"]
+    assert options["inspect"] == ["--unit=um", "--pixel-size=px"]
+    assert options["grid"] == ["--tile=512", f"--side-file={side}"]
+    assert options["segment"] == [f"--annotations={side}"]
+    assert options["stitch"] == ["--agreement=0.7"]
 
 
 def test_a_wrong_config_is_an_error_and_a_wrong_row_is_not(cohort, tmp_path):

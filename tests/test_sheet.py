@@ -36,6 +36,7 @@ def test_rows_keep_their_order_and_paths_are_relative_to_the_sheet(tmp_path):
         ("a\tx.svs\tnucle", ["unknown preset 'nucle'", "did you mean 'nuclei'?"]),
         ("a\tx.svs\t\tnan", ["pixel_size is 'nan'", "a positive number or px"]),
         ("a\tx.svs\t\t-1", ["pixel_size is '-1'"]),
+        ("Cohort.tsv\tx.svs", ["slide is 'Cohort.tsv'", "a name that the results folder needs"]),
         ("a\tx.svs\t\t0.5\textra", ["5 cells under 4 columns"]),
     ],
 )
@@ -63,6 +64,7 @@ def test_a_duplicate_name_fails_alone_also_when_it_differs_in_case(tmp_path):
         ("slide\tpaht\n", "did you mean 'path'?"),
         ("slide\n", "column 'path' occurs 0 times"),
         ("slide\tpath\tpath\n", "occurs 2 times"),
+        ("slide\tpath\tgroup\tgroup\n", "column 'group' occurs 2 times"),
         ("slide,path\n", "separated by tabs"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -71,6 +73,13 @@ def test_a_sheet_that_cannot_be_read_is_an_error(tmp_path, text, words):
     with pytest.raises(SheetError, match=r"slides\.tsv") as caught:
         read_sheet(write(tmp_path, text), ["nuclei"])
     assert words in str(caught.value)
+
+
+def test_a_quotation_mark_in_a_cell_hides_no_row(tmp_path):
+    sheet = write(tmp_path, 'slide\tpath\tgroup\na\ta.svs\t"5 in\nb\tb.svs\tx\nc\tc.svs\t\n')
+    rows, bad = read_sheet(sheet, ["nuclei"])
+    assert [(row.slide, row.group) for row in rows] == [("a", '"5 in'), ("b", "x"), ("c", None)]
+    assert bad == []
 
 
 def test_a_sheet_from_a_spreadsheet_is_read(tmp_path):

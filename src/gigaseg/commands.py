@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gigaseg.config import MeasureConfig, ReportConfig, SegmenterConfig, StitchConfig
+from gigaseg.config import MeasureConfig, Preset, ReportConfig, SegmenterConfig, StitchConfig
+from gigaseg.errors import ConfigError
 from gigaseg.options import add_grid_options, add_options, from_options, grid_preset
 
 
@@ -110,6 +111,7 @@ def _segment_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, help="polygons, for the segmenter that takes them")
     parser.add_argument("--workers", type=int, default=1, help="processes of a CPU segmenter (default: 1)")
     add_options(parser, SegmenterConfig)
+    add_options(parser, Preset, ("object_diameter",))
 
 
 def _segment(args: Namespace) -> None:
@@ -123,6 +125,7 @@ def _segment(args: Namespace) -> None:
         segmenter=from_options(SegmenterConfig, args),
         tiles=args.tiles,
         annotations=args.annotations,
+        object_diameter=from_options(Preset, args).object_diameter,
         workers=args.workers,
         digest=args.digest,
     )
@@ -250,14 +253,19 @@ def _report(args: Namespace) -> None:
 
     from gigaseg.measure.aggregate import read_cohort
     from gigaseg.report.cohort import report
+    from gigaseg.report.runs import find_records
 
     slides = [args.results / row["slide"] for row in read_cohort(args.cohort) if row["step"] != "sheet"]
+    try:
+        config = json.loads(args.config_json)
+    except ValueError as error:
+        raise ConfigError(f"--config-json is no JSON ({error})") from error
     report(
         args.cohort,
         [folder / "summary.json" for folder in slides],
         [folder / "overview.png" for folder in slides],
-        sorted(record for folder in slides for record in folder.glob("run/*.json")),
-        json.loads(args.config_json),
+        [record for folder in slides for record in find_records(folder)],
+        config,
         args.out,
         title=from_options(ReportConfig, args).title,
     )

@@ -7,14 +7,19 @@ and the JSON schema for Snakemake are made from them.
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gigaseg.errors import ConfigError, unknown
 
 T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def key(
@@ -157,7 +162,11 @@ def load_config(content: Mapping[str, Any], source: str = "config.yaml") -> Conf
     errors: list[str] = []
     config = build(Config, content, "", errors)
     for name, preset in config.presets.items():
+        if not _NAME.fullmatch(name):
+            errors.append(f"presets has the name '{name}', accepted: letters, digits, '.', '_' and '-'")
         errors += _check_preset(f"presets.{name}", preset)
+    if set("{}") & set(config.results):
+        errors.append(f"results is '{config.results}', accepted: a folder without braces")
     if not config.presets:
         errors.append("presets is empty, accepted: at least one preset")
     colors = [f.name for f in fields(ReportConfig) if f.name.endswith("_color")]
@@ -183,6 +192,10 @@ def _check_preset(path: str, preset: Preset) -> list[str]:
     errors = []
     if preset.working_resolution is not None and preset.object_diameter is not None:
         errors.append(f"{path}: working_resolution and object_diameter are both set, accepted: one of them")
+    if not _DEVICE.fullmatch(preset.segmenter.device):
+        errors.append(f"{path}.segmenter.device is '{preset.segmenter.device}', accepted: auto, cpu, cuda, cuda:N")
+    if preset.segmenter.checkpoint is not None and not Path(preset.segmenter.checkpoint).is_file():
+        errors.append(f"{path}.segmenter.checkpoint is '{preset.segmenter.checkpoint}', no such file")
     try:
         card = read_card(preset.segmenter.name)
         card.complete(preset.segmenter.options)
@@ -273,6 +286,7 @@ def _value(hint: Any, value: Any, spec: Field[Any], path: str, errors: list[str]
             return default_of(spec)
         item = get_args(inner)[1]
         if is_dataclass(item):
+            errors += [f"{path} has the name {_show(k)}, accepted: a text" for k in value if not isinstance(k, str)]
             return {str(k): build(item, v, f"{path}.{k}", errors) for k, v in value.items()}  # type: ignore[arg-type]
         return dict(value)
     if get_origin(inner) is tuple:

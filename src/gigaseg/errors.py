@@ -8,6 +8,7 @@ is a bug or a fault of the machine and fails the job with a traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -50,6 +51,24 @@ class UpstreamFailure(UserError):
 
     def __str__(self) -> str:
         return f"step '{self.step}' failed before: {self.reason}"
+
+
+_FAULTS = {
+    errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
+
+
+def is_machine_fault(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is the machine's fault (memory, disk, too many files), not the user's.
+
+    Whoever turns errors of a library into a `UserError` lets such ones pass: they must fail the job, so that it is
+    tried again, and never become the slide's failure record.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FAULTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def one_line(text: object) -> str:

@@ -7,15 +7,18 @@ object) in place of each of its outputs; whoever reads such a file gets an `Upst
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import platform
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gigaseg.errors import FormatError, UpstreamFailure, one_line
+from gigaseg.errors import FormatError, UpstreamFailure, is_machine_fault, one_line
 
 if TYPE_CHECKING:  # imported where tables are used: processes that only read a slide start in half the time
     import pyarrow as pa
@@ -29,17 +32,32 @@ _MAX_RECORD_BYTES = 65536
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The temporary name ends in the target's own suffix (writers choose formats by it) and holds the process id, so
-    that two processes never write the same file. On an error the temporary file is removed and `path` is untouched.
+    The temporary name ends in the target's own suffix (writers choose formats by it) and holds machine and process id,
+    so that two processes never write the same file. On an error the temporary file is removed and `path` is
+    untouched; what a killed process left behind is removed by the next that writes the same target.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    host = platform.node().replace(".", "-") or "host"
+    for left in target.parent.glob(f".{glob.escape(host)}.*.{glob.escape(target.name)}"):
+        if not _is_alive(left.name.split(".")[2]):
+            left.unlink(missing_ok=True)
+    temporary = target.with_name(f".{host}.{os.getpid()}.{target.name}")
     try:
         yield temporary
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -63,6 +81,8 @@ def read_json(path: str | Path, format: str) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        if is_machine_fault(error):
+            raise
         raise FormatError(f"{path}: cannot be read as JSON ({one_line(error)}); expected {format}") from error
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found != format:
@@ -101,6 +121,8 @@ def read_parquet(path: str | Path, format: str, columns: list[str] | None = None
     try:
         return pq.read_table(path, columns=columns), metadata
     except (OSError, pa.ArrowException) as error:
+        if is_machine_fault(error):
+            raise
         raise FormatError(f"{path}: damaged Parquet file ({one_line(error)})") from error
 
 
@@ -113,6 +135,8 @@ def read_metadata(path: str | Path, format: str) -> dict[str, Any]:
     try:
         packed = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
     except (OSError, pa.ArrowException) as error:
+        if is_machine_fault(error):
+            raise
         raise FormatError(f"{path}: cannot be read as Parquet ({one_line(error)}); expected {format}") from error
     if packed is None:
         raise FormatError(f"{path}: no gigaseg metadata; expected {format}")
@@ -122,9 +146,34 @@ def read_metadata(path: str | Path, format: str) -> dict[str, Any]:
     return metadata
 
 
+def same_slide(expected: str, found: str, path: str | Path) -> None:
+    """Raise FormatError when file `path` was made for another slide than `expected`."""
+    if found != expected:
+        raise FormatError(f"{path}: made for slide '{found}', expected '{expected}'; are the inputs of one slide?")
+
+
 def write_failure(path: str | Path, step: str, reason: str) -> None:
-    """Write the failure record of `step` in place of its output `path`."""
-    write_json(path, {"format": _RECORD_FORMAT, "status": "failed", "step": step, "reason": one_line(reason)})
+    """Write the failure record of `step` in place of its output `path`.
+
+    A record is a JSON object; in place of a PNG it is a picture that says the same, with the object in its text.
+    """
+    record = {"format": _RECORD_FORMAT, "status": "failed", "step": step, "reason": one_line(reason)}
+    if Path(path).suffix == ".png":
+        _write_failure_picture(path, record)
+    else:
+        write_json(path, record)
+
+
+def _write_failure_picture(path: str | Path, record: dict[str, str]) -> None:
+    from PIL import Image, ImageDraw, PngImagePlugin
+
+    lines = [f"failed at step '{record['step']}'", *textwrap.wrap(record["reason"], 80)]
+    picture = Image.new("RGB", (640, 24 + 18 * len(lines)), "white")
+    ImageDraw.Draw(picture).multiline_text((12, 12), "\n".join(lines), fill="black", spacing=6)
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(_RECORD_FORMAT, json.dumps(record))
+    with atomic(path) as temporary:
+        picture.save(temporary, pnginfo=text)
 
 
 def read_failure(path: str | Path) -> tuple[str, str] | None:
@@ -136,6 +185,11 @@ def read_failure(path: str | Path) -> tuple[str, str] | None:
         raw = target.read_bytes()
     except OSError:
         return None
+    if raw.startswith(b"\x89PNG") and _RECORD_FORMAT.encode() in raw:
+        from PIL import Image
+
+        with Image.open(target) as picture:
+            raw = str(picture.info.get(_RECORD_FORMAT, "")).encode()
     if not raw.startswith(b"{"):
         return None
     try:

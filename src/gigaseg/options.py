@@ -102,15 +102,18 @@ def to_options(config: Any, names: Sequence[str] | None = None) -> list[str]:
         if (names is not None and spec.name not in names) or value == default_of(spec):
             continue
         flag = _flag(type(config), spec.name)
+        # FLAG=VALUE, so that a value may begin with a dash
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag[2:])
         elif isinstance(value, dict):
-            for key, item in sorted(value.items()):
-                words += [flag, f"{key}={str(item).lower() if isinstance(item, bool) else item}"]
+            items = (
+                (key, str(item).lower() if isinstance(item, bool) else item) for key, item in sorted(value.items())
+            )
+            words += [f"{flag}={key}={item}" for key, item in items]
         elif isinstance(value, tuple):
             words += [flag, *(str(item) for item in value)]
         elif value is not None:
-            words += [flag, str(value)]
+            words.append(f"{flag}={value}")
     return words
 
 
@@ -140,9 +143,9 @@ def grid_preset(args: argparse.Namespace) -> Preset:
 
 def step_options(preset: Preset, report: ReportConfig) -> dict[str, list[str]]:
     """Command-line options of every step for a preset."""
-    segmenter = to_options(preset.segmenter)
+    segmenter = [*to_options(preset.segmenter), *to_options(preset, ("object_diameter",))]
     return {
-        "inspect": ["--unit", preset.unit],
+        "inspect": [f"--unit={preset.unit}"],
         "grid": [
             *to_options(preset.segmenter, ("name",)),
             *to_options(preset, GRID_PRESET[1:]),

@@ -38,7 +38,6 @@ class SlidePlan:
     row : its row of the sheet.
     preset : its preset.
     shards : number of shards, from the bounding grid; 1 for a slide that cannot be opened.
-    gpu : GPUs a segment job claims.
     digests : by step.
     options : command-line options by step.
     """
@@ -46,7 +45,6 @@ class SlidePlan:
     row: Row
     preset: Preset
     shards: int
-    gpu: int
     digests: dict[str, str]
     options: dict[str, list[str]]
 
@@ -92,19 +90,18 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     card = read_card(preset.segmenter.name)
     options = step_options(preset, config.report)
     if row.pixel_size:
-        options["inspect"] += ["--pixel-size", row.pixel_size]
+        options["inspect"].append(f"--pixel-size={row.pixel_size}")
     if row.reader != "auto":
-        options["inspect"] += ["--reader", row.reader]
+        options["inspect"].append(f"--reader={row.reader}")
     if row.channels:
-        options["inspect"] += ["--channels", row.channels]
+        options["inspect"].append(f"--channels={row.channels}")
     if row.annotations:
-        options["grid"] += ["--side-file", str(row.annotations)]
-        options["segment"] += ["--annotations", str(row.annotations)]
+        options["grid"].append(f"--side-file={row.annotations}")
+        options["segment"].append(f"--annotations={row.annotations}")
     return SlidePlan(
         row=row,
         preset=preset,
         shards=cache.shards(row, preset, card),
-        gpu=int(card.needs_gpu),
         digests=_digests(row, preset, card, config, cache),
         options=options,
     )
@@ -142,7 +139,8 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             annotations,
         ],
         "tile": [],
-        "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint],
+        # tile stores are temporary: what they hold counts here
+        "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint, REVISIONS["tile"]],
         "stitch": [asdict(preset.stitch)],
         "measure": [asdict(preset.measure)],
         "export": [],
@@ -167,9 +165,10 @@ class _Cache:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._known = {}
+            known = None
+        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
         self._used: dict[str, Any] = {}
 
     def fingerprint(self, row: Row) -> str:

@@ -25,7 +25,9 @@ def _object(cls: type[Any]) -> dict[str, Any]:
     hints = get_type_hints(cls)
     properties = {spec.name: _property(hints[spec.name], spec) for spec in fields(cls)}
     summary = (cls.__doc__ or "").splitlines()[0]
-    return {"type": "object", "description": summary, "additionalProperties": False, "properties": properties}
+    # a section that is left empty is null in YAML
+    types = ["object", "null"]
+    return {"type": types, "description": summary, "additionalProperties": False, "properties": properties}
 
 
 def _property(hint: Any, spec: Field[Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ COLUMNS = {
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MAX_NAME = 128
+_RESERVED = {"cohort.tsv", "cohort.parquet", "report.html", "log", "run"}
+"""Names in the results folder that are the cohort's own."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ def read_sheet(path: str | Path, presets: list[str]) -> tuple[list[Row], list[Ba
     numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:
         raise SheetError(f"{sheet}: is empty; expected a header line with the columns slide and path")
-    cells = list(csv.reader((line for _, line in numbered), delimiter="\t"))
+    cells = list(csv.reader((line for _, line in numbered), delimiter="\t", quoting=csv.QUOTE_NONE))
     header = [name.strip() for name in cells[0]]
     for name in header:
         if name not in COLUMNS:
             hint = "; columns are separated by tabs" if "," in name or ";" in name else ""
             raise SheetError(f"{sheet}: {unknown('column', name, COLUMNS)}{hint}")
-    for name in ("slide", "path"):
+    for name in dict.fromkeys(["slide", "path", *header]):
         if header.count(name) != 1:
             raise SheetError(f"{sheet}: column '{name}' occurs {header.count(name)} times, expected once")
     rows: list[Row] = []
@@ -116,6 +118,8 @@ def _row(sheet: Path, line: int, header: list[str], values: list[str], presets: 
         return wrong(
             f"slide is '{name}', accepted: {COLUMNS['slide']}, not starting with '.' or '-', up to {_MAX_NAME}"
         )
+    if name.lower() in _RESERVED:
+        return wrong(f"slide is '{name}', a name that the results folder needs; accepted: any other")
     if "path" not in cell:
         return wrong(f"path of slide '{name}' is empty, accepted: {COLUMNS['path']}")
     preset = cell.get("preset", presets[0])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from gigaseg.errors import FormatError, one_line
+from gigaseg.errors import FormatError, is_machine_fault, one_line
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.tiling import Tiling
 
@@ -58,10 +58,14 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling) -> Polygons:
             )
         try:
             frame = frame.to_crs(info.crs)
-        except Exception as error:  # pyproj raises many kinds
+            finite = len(frame) == 0 or np.isfinite(frame.total_bounds).all()
+        except Exception as error:  # pyproj and GEOS raise many kinds on coordinates that a CRS does not have
             raise FormatError(
-                f"{path}: CRS cannot be transformed to that of '{info.slide}' ({one_line(error)})"
+                f"{path}: cannot be brought into the CRS of '{info.slide}' ({one_line(error)}); "
+                "are its coordinates pixels?"
             ) from error
+        if not finite:
+            raise FormatError(f"{path}: coordinates outside its CRS {frame.crs}; are they pixels?")
     geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
     names = _class_names(frame)
     polygonal = np.isin(shapely.get_type_id(geometry), (3, 6)) & ~shapely.is_empty(geometry)
@@ -93,11 +97,16 @@ def _read(path: Path) -> Any:
         raise FormatError(f"{path}: no such file; expected polygons as GeoJSON, GeoPackage or GeoParquet")
     try:
         if path.suffix == ".parquet":
-            return geopandas.read_parquet(path)
-        name = f"/vsigzip/{path}" if path.suffix == ".gz" else str(path)
-        return geopandas.read_file(name)
+            frame = geopandas.read_parquet(path)
+        else:
+            frame = geopandas.read_file(f"/vsigzip/{path}" if path.suffix == ".gz" else str(path))
     except Exception as error:  # GDAL, pyarrow and geopandas raise many kinds
+        if is_machine_fault(error):
+            raise
         raise FormatError(f"{path}: cannot be read as polygons ({one_line(error)})") from error
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        raise FormatError(f"{path}: a table without geometry; expected polygons as GeoJSON, GeoPackage or GeoParquet")
+    return frame
 
 
 def _class_names(frame: Any) -> npt.NDArray[np.object_]:
@@ -116,7 +125,9 @@ def _class_name(value: Any) -> str:
             return str(value)
     if isinstance(value, dict):
         value = value.get("name")
-    return str(value) if isinstance(value, str) and value else UNCLASSIFIED
+    if isinstance(value, float) and value == int(value):  # whole numbers with a gap among them
+        value = int(value)
+    return str(value) if isinstance(value, str | int) and value != "" else UNCLASSIFIED
 
 
 def _to_working(xy: npt.NDArray[np.float64], info: SlideInfo, tiling: Tiling) -> npt.NDArray[np.float64]:

@@ -101,6 +101,64 @@ def test_an_empty_shard_writes_an_empty_table_without_loading_a_model(slide, tmp
     assert metadata["segmenter"] == "watershed"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mistake_that_only_the_segmenter_sees_is_told_from_any_process(slide, tmp_path, workers):
+    wrong = SegmenterConfig(batch_size=1, options={"min_diameter_um": 30.0})
+    with pytest.raises(SegmenterError, match="min_diameter_um"):
+        segment(
+            slide / "slide.json", slide / "grid.parquet", 0, tmp_path / "o.parquet", segmenter=wrong, workers=workers
+        )
+
+
+def test_by_hand_unfinished_work_is_taken_up_only_for_the_same_options(slide, tmp_path):
+    out = tmp_path / "o.parquet"
+    segment(slide / "slide.json", slide / "grid.parquet", 0, tmp_path / "plain.parquet", segmenter=SEGMENTER)
+    run(slide, out)
+    assert out.read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+    other = SegmenterConfig(batch_size=2, options={"diameter_um": 12.0, "min_diameter_um": 7.0})
+    command = [sys.executable, "-m", "gigaseg", "segment", str(slide / "slide.json"), str(slide / "grid.parquet")]
+    command += ["--out", str(out), "--batch-size=1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob(".parts/*/*/[0-9]*.parquet")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    few = segment(slide / "slide.json", slide / "grid.parquet", 0, out, segmenter=other)
+    assert few < len(read_instances(tmp_path / "plain.parquet", stitched=False)[0])
+    assert not (tmp_path / ".parts").exists()
+
+
+def test_an_object_diameter_scales_the_size_limits(slide, tmp_path):
+    """Objects of 8 um seen at half the resolution, and told to be 16 um, are found by the same rules."""
+    usual = run(slide, tmp_path / "a.parquet")
+    assert run(slide, tmp_path / "b.parquet", object_diameter=8.0) == usual
+    assert run(slide, tmp_path / "c.parquet", object_diameter=30.0) < usual / 2
+
+
+def test_inputs_of_different_slides_are_refused(slide, tmp_path):
+    inspect(slide / "s.tif", slide="other").write(tmp_path / "slide.json")
+    with pytest.raises(FormatError, match=r"grid\.parquet: made for slide 's', expected 'other'"):
+        segment(tmp_path / "slide.json", slide / "grid.parquet", 0, tmp_path / "o.parquet", segmenter=SEGMENTER)
+
+
+def test_workers_end_when_their_parent_is_killed(slide, tmp_path):
+    import psutil
+
+    command = [sys.executable, "-m", "gigaseg", "segment", str(slide / "slide.json"), str(slide / "grid.parquet")]
+    command += ["--out", str(tmp_path / "o.parquet"), "--batch-size=1", "--workers=2"]
+    process = psutil.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".parts/*/*/[0-9]*.parquet")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = process.children(recursive=True)
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
 def test_wrong_options_and_shards_are_told(slide, tmp_path):
     wrong = SegmenterConfig(options={"diameter": 3})
     with pytest.raises(SegmenterError, match=r"unknown option 'diameter'.*did you mean 'diameter_um'"):

@@ -118,7 +118,7 @@ def test_real_slide_of_each_kind_is_drawn(data, slide_files, squares, tmp_path):
 
     files = slide_files(squares)
     for name, unit in {"slides/CMU-1-Small-Region.svs": "um", "raster/town.tif": "m"}.items():
-        inspect(data / name, slide="real", unit=unit).write(files.info)
+        inspect(data / name, slide="case-1", unit=unit).write(files.info)
         picture, _ = picture_of(files, tmp_path, long_side=600)
         # a real slide has many colours
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 5000

@@ -133,6 +133,39 @@ def test_a_file_without_usable_polygons_is_told(slide, features, words):
     assert words in str(caught.value)
 
 
+def test_numbers_are_class_names_too(slide):
+    features = [(shapely.box(10, 10, 30, 30), {"class": 2}), (shapely.box(50, 10, 70, 30), {"class": 1})]
+    assert run(slide, geojson(slide / "n.geojson", features)).classes == ("1", "2")
+
+
+def test_a_table_without_geometry_is_told(slide):
+    (slide / "t.csv").write_text("class,x\na,1\n")
+    with pytest.raises(FormatError, match=r"t\.csv: a table without geometry"):
+        run(slide, slide / "t.csv")
+
+
+def test_pixels_for_a_georeferenced_raster_are_told(data, tmp_path):
+    inspect(data / "raster" / "town.tif", slide="town", unit="m").write(tmp_path / "slide.json")
+    side = geojson(tmp_path / "pixels.geojson", [(shapely.box(100, 500, 300, 900), {})])
+    with pytest.raises(FormatError, match=r"pixels\.geojson: .*pixels"):
+        run(tmp_path, side)
+
+
+def test_an_empty_shard_does_not_change_the_classes(slide):
+    features = [(shapely.box(10, 10, 30, 30), {"class": "b"}), (shapely.box(12, 40, 30, 60), {"class": "a"})]
+    side = geojson(slide / "s.geojson", features)
+    preset = Preset(segmenter=SegmenterConfig(name="annotations"), tiles=TilesConfig(128, 32, tiles_per_shard=1))
+    made = grid(slide / "slide.json", slide / "g.parquet", slide / "f.tif", preset=preset, side_files=[side])
+    shards = [slide / "instances" / f"{k:03d}.parquet" for k in range(made.shards)]
+    for k, path in enumerate(shards):
+        segment(slide / "slide.json", slide / "g.parquet", k, path, segmenter=preset.segmenter, annotations=side)
+    assert made.shards > len(made.row)
+    stitch(shards, slide / "g.parquet", slide / "instances.parquet")
+    found, _ = read_instances(slide / "instances.parquet", stitched=True)
+    assert found.classes == ("a", "b")
+    assert len(found) == 2
+
+
 def test_a_missing_or_broken_file_is_told(slide):
     with pytest.raises(FormatError, match="no such file"):
         run(slide, slide / "none.geojson")

@@ -61,6 +61,18 @@ def test_all_keeps_everything_and_glass_keeps_nothing(slide):
     assert Foreground.read(slide / "f.tif").area_px() == 0
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 33), (100, 100), (1500, 3)])
+def test_a_slide_smaller_than_a_tile_is_kept(tmp_path, width, height):
+    tifffile.imwrite(
+        tmp_path / "s.tif", np.full((height, width, 3), 245, np.uint8), photometric="rgb", resolution=(2e4, 2e4),
+        resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    inspect(tmp_path / "s.tif", slide="s").write(tmp_path / "slide.json")
+    every = make(tmp_path, tiles=TilesConfig(), foreground=ForegroundConfig(method="all"), working_resolution=None)
+    assert every.kept.all()
+    assert every.foreground.tolist() == [1.0] * len(every.row)
+
+
 def test_tiles_that_polygons_touch_are_kept_wherever_they_lie(slide):
     square = json.loads(shapely.to_geojson(shapely.box(910, 10, 930, 30)))
     features = [{"type": "Feature", "properties": {}, "geometry": square}]
@@ -73,6 +85,7 @@ def test_tiles_that_polygons_touch_are_kept_wherever_they_lie(slide):
 def test_shards_are_contiguous_runs_of_kept_tiles(slide):
     found = make(slide, tiles=TilesConfig(tile=100, overlap=0, tiles_per_shard=20))
     assert found.shards == 3
+    assert [len(found.tiles(k)) for k in range(3)] == [20, len(found.row) - 20, 0], "full shards first"
     assert (np.diff(found.shard) >= 0).all()
     assert sum(len(found.tiles(k)) for k in range(3)) == len(found.row)
     assert [(t.row, t.col) for k in range(3) for t in found.tiles(k)] == sorted(zip(found.row, found.col))

@@ -177,7 +177,7 @@ def test_a_slide_that_vanished_is_named_in_one_line(folder, tmp_path, workers):
 
 def test_inputs_of_different_slides_are_refused(folder, tmp_path):
     replace(SlideInfo.read(folder / "slide.json"), slide="other").write(tmp_path / "slide.json")
-    with pytest.raises(FormatError, match=r"grid\.parquet: made for slide 's', but .*slide\.json is of 'other'"):
+    with pytest.raises(FormatError, match=r"grid\.parquet: made for slide 's', expected 'other'"):
         tile(tmp_path / "slide.json", folder / "grid.parquet", 0, tmp_path / "t.zarr.zip")
 
 

@@ -4,9 +4,12 @@ rule export:
         measurements=rules.measure.output.measurements,
         info=rules.inspect.output.info,
     output:
-        f"{RESULTS}/{{slide}}/export/{{file}}",
+        file=f"{RESULTS}/{{slide}}/export/{{file}}",
+        run=f"{RESULTS}/{{slide}}/run/export-{{file}}.json",
     log:
         f"{RESULTS}/{{slide}}/log/export-{{file}}.log",
+    benchmark:
+        f"{RESULTS}/{{slide}}/run/export-{{file}}.tsv"
     conda:
         "../../envs/gigaseg.yaml"
     resources:
@@ -16,4 +19,5 @@ rule export:
         digest=digest("export"),
     shell:
         "gigaseg export {input.instances:q} {input.measurements:q} --info {input.info:q} --format {params.format}"
-        " --out {output:q} --slide {wildcards.slide} --digest {params.digest} --record-failure 2> {log:q}"
+        " --out {output.file:q} --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q}"
+        " --record-failure 2> {log:q}"

@@ -5,14 +5,17 @@ rule overview:
         grid=rules.grid.output.grid,
         foreground=rules.grid.output.foreground,
     output:
-        report(
+        picture=report(
             f"{RESULTS}/{{slide}}/overview.png",
             caption="../report/overview.rst",
             category="Slides",
             labels={"slide": "{slide}", "picture": "overview"},
         ),
+        run=f"{RESULTS}/{{slide}}/run/overview.json",
     log:
         f"{RESULTS}/{{slide}}/log/overview.log",
+    benchmark:
+        f"{RESULTS}/{{slide}}/run/overview.tsv"
     conda:
         "../../envs/gigaseg.yaml"
     resources:
@@ -22,8 +25,8 @@ rule overview:
         digest=digest("overview"),
     shell:
         "gigaseg overview {input.instances:q} --info {input.info:q} --grid {input.grid:q}"
-        " --foreground {input.foreground:q} {params.options:q} --out {output:q} --slide {wildcards.slide}"
-        " --digest {params.digest} --record-failure 2> {log:q}"
+        " --foreground {input.foreground:q} {params.options:q} --out {output.picture:q}"
+        " --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q} --record-failure 2> {log:q}"
 
 
 rule aggregate:
@@ -68,11 +71,12 @@ rule report:
         "../../envs/gigaseg.yaml"
     params:
         results=subpath(input.cohort, parent=True),
-        title=PLAN.config.report.title,
-        shown=json.dumps(config, sort_keys=True),
+        # functions, since Snakemake would take braces in a text for wildcards
+        title=lambda wildcards: PLAN.config.report.title,
+        shown=lambda wildcards: json.dumps(config, sort_keys=True),
         digest=PLAN.digests["report"],
     shell:
-        "gigaseg report {input.cohort:q} --results {params.results:q} --title {params.title:q}"
+        "gigaseg report {input.cohort:q} --results {params.results:q} --title={params.title:q}"
         " --config-json {params.shown:q} --out {output:q} --digest {params.digest} 2> {log:q}"
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from gigaseg.errors import FormatError, one_line
-from gigaseg.files import read_metadata
+from gigaseg.errors import FormatError, is_machine_fault, one_line
+from gigaseg.files import read_metadata, same_slide
 from gigaseg.instances.table import STITCHED_FORMAT
 from gigaseg.measure.measure import MEASUREMENTS_FORMAT
 from gigaseg.slides.base import SlideInfo
@@ -71,6 +71,7 @@ class MeasuredInstances:
 
     def __init__(self, instances: Path, measurements: Path, info: Path) -> None:
         self.info = SlideInfo.read(info)
+        same_slide(self.info.slide, read_metadata(instances, STITCHED_FORMAT)["slide"], instances)
         metadata = read_metadata(instances, STITCHED_FORMAT)
         read_metadata(measurements, MEASUREMENTS_FORMAT)
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
@@ -113,6 +114,8 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
             # batches must have the same length in both files, whatever their row groups
             yield from _rebatch(file.iter_batches(batch_size=BATCH, columns=columns))
     except (OSError, pa.ArrowException) as error:
+        if is_machine_fault(error):
+            raise
         raise FormatError(f"{path}: damaged Parquet file ({one_line(error)})") from error
 
 

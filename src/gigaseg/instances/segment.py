@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ import numpy as np
 
 from gigaseg import __version__
 from gigaseg.config import SegmenterConfig
-from gigaseg.errors import FormatError
-from gigaseg.files import read_metadata, sha256_file
+from gigaseg.errors import FormatError, SegmenterError
+from gigaseg.files import digest as content_digest
+from gigaseg.files import read_metadata, same_slide, sha256_file
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
 from gigaseg.processes import end_with_parent
 from gigaseg.segmenters.card import read_card
@@ -46,6 +47,7 @@ class Job:
     tiles: Path | None
     segmenter: SegmenterConfig
     annotations: Path | None
+    object_diameter: float | None
     parts: Path
     device: str
     metadata: dict[str, Any]
@@ -60,6 +62,7 @@ def segment(
     segmenter: SegmenterConfig,
     tiles: str | Path | None = None,
     annotations: str | Path | None = None,
+    object_diameter: float | None = None,
     workers: int = 1,
     digest: str = "",
 ) -> int:
@@ -73,6 +76,7 @@ def segment(
     segmenter : which one, and how.
     tiles : tile store of the shard; None: read from the slide.
     annotations : polygons for the segmenter that takes them.
+    object_diameter : typical object diameter in the slide's unit, where the preset states one.
     workers : processes for a segmenter that runs on the CPU alone; the result is the same for any number.
     digest : of the step; unfinished work of another digest is discarded.
 
@@ -86,6 +90,9 @@ def segment(
         The segmenter is unknown, its options or side files are wrong, or an input is damaged.
     """
     slide_info, kept = SlideInfo.read(info), Grid.read(grid)
+    same_slide(slide_info.slide, kept.slide, grid)
+    if segmenter.checkpoint and not Path(segmenter.checkpoint).is_file():
+        raise SegmenterError(f"checkpoint is '{segmenter.checkpoint}', no such file; expected model weights")
     card = read_card(segmenter.name)
     options = card.complete(segmenter.options)
     metadata = {
@@ -105,7 +112,10 @@ def segment(
     if not chosen:
         Instances.empty(card.classes).write(target, metadata)
         return 0
-    parts = target.parent.parent / ".parts" / f"segment-{shard:03d}" / (digest or "by-hand")
+    state = [metadata, slide_info.fingerprint, asdict(segmenter), object_diameter, str(tiles)]
+    state.append(sha256_file(annotations) if annotations and Path(annotations).is_file() else None)
+    folder = target.parent.parent if target.parent.name == "instances" else target.parent
+    parts = folder / ".parts" / f"segment-{target.stem}" / (digest or content_digest(state))
     _discard_others(parts)
     job = Job(
         info=slide_info,
@@ -114,6 +124,7 @@ def segment(
         tiles=Path(tiles) if tiles else None,
         segmenter=segmenter,
         annotations=Path(annotations) if annotations else None,
+        object_diameter=object_diameter,
         parts=parts,
         device=choose_device(segmenter.device) if card.needs_gpu else "cpu",
         metadata=metadata,
@@ -193,6 +204,7 @@ class _Worker:
             tiling=job.grid.tiling,
             device=job.device,
             annotations=job.annotations,
+            object_diameter=job.object_diameter,
             options=card.complete(job.segmenter.options),
         )
         self._job = job
@@ -239,21 +251,23 @@ def _open_source(job: Job) -> TileSource:
     return store
 
 
+_job: Job
 _worker: _Worker | None = None
 
 
 def _start(job: Job) -> None:
-    global _worker
+    global _job
     import torch
 
+    _job = job
     end_with_parent()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
-    _worker = _Worker(job)
 
 
 def _run_one(batch: int) -> int:
+    global _worker
     if _worker is None:
-        raise RuntimeError("worker process was not started")
+        _worker = _Worker(_job)  # here and not in _start, whose errors the pool does not pass on
     _worker.run(batch)
     return batch

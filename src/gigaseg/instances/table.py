@@ -80,7 +80,12 @@ class Instances:
 
     @classmethod
     def concat(cls, parts: Sequence[Instances]) -> Instances:
-        """All rows of `parts`, in order; raises FormatError when their classes differ."""
+        """All rows of `parts`, in order.
+
+        Parts without rows have no say in the classes: a segmenter may learn them from a file that an empty shard never
+        opens. Raises FormatError when the classes of the others differ.
+        """
+        parts = [part for part in parts if len(part)] or parts[:1]
         classes = parts[0].classes
         for part in parts:
             if part.classes != classes:

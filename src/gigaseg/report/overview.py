@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, PngImagePlugin
 from gigaseg import __version__
 from gigaseg.errors import ConfigError
 from gigaseg.export.palette import class_color
-from gigaseg.files import atomic, read_parquet
+from gigaseg.files import atomic, read_metadata, read_parquet, same_slide
 from gigaseg.instances.table import STITCHED_FORMAT, read_instances
 from gigaseg.report import layers, legend
 from gigaseg.report.layers import Picture, Rgb
@@ -78,6 +78,8 @@ def overview(
     names = {"instance_color": instance_color, "foreground_color": foreground_color, "grid_color": grid_color}
     colors = {name: _rgb(name, value) for name, value in names.items()}
     slide_info, tiles, mask = SlideInfo.read(info), Grid.read(grid), Foreground.read(foreground)
+    same_slide(slide_info.slide, tiles.slide, grid)
+    same_slide(slide_info.slide, read_metadata(instances, STITCHED_FORMAT)["slide"], instances)
     boxes, counts = _boxes(instances)
     slide = open_slide(slide_info)
     try:

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from gigaseg.errors import UserError
-from gigaseg.files import read_json
+from gigaseg.files import read_json, read_metadata
 from gigaseg.runrecord import RUN_FORMAT
+from gigaseg.tiles.grid import GRID_FORMAT
 
 log = logging.getLogger(__name__)
 
 _ORDER = ("inspect", "grid", "tile", "prompt", "segment", "stitch", "measure", "export", "overview")
+
+
+def find_records(folder: Path) -> list[Path]:
+    """The run records of a slide's folder, sorted; those of shards that its grid no longer has are left out."""
+    try:
+        shards = int(read_metadata(folder / "grid.parquet", GRID_FORMAT)["shards"])
+    except UserError:
+        shards = 1
+    found = sorted(folder.glob("run/*.json"))
+    return [path for path in found if not (number := path.stem.rpartition("-")[2]).isdigit() or int(number) < shards]
 
 
 @dataclass(frozen=True)

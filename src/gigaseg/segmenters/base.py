@@ -26,6 +26,7 @@ class Context:
     info, tiling : the slide, and its grid at the working resolution (`tiling.pixel_size` in `tiling.unit`).
     device : where the model and its tiles live, as torch names it ("cpu", "cuda:0").
     annotations : file of polygons named in the sample sheet, or None.
+    object_diameter : typical object diameter in `tiling.unit` that the preset states, or None.
     options : the segmenter's own options, complete (defaults filled in from its card) and of the card's types.
     """
 
@@ -33,6 +34,7 @@ class Context:
     tiling: Tiling
     device: str = "cpu"
     annotations: Path | None = None
+    object_diameter: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -136,6 +136,8 @@ def settings(card: Card, context: Context) -> Settings:
         )
     options = card.complete(context.options)
     low, typical, high = (options[f"{name}diameter_um"] for name in ("min_", "", "max_"))
+    if context.object_diameter is not None:  # stands for diameter_um, and the limits go with it
+        low, typical, high = (value * context.object_diameter / typical for value in (low, typical, high))
     if not 0 < low < typical < high:
         raise SegmenterError(
             f"segmenter 'watershed': min_diameter_um {low}, diameter_um {typical}, max_diameter_um {high}; "

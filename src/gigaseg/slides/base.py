@@ -121,13 +121,20 @@ class SlideInfo:
         content = read_json(path, SLIDE_FORMAT)
         try:
             return cls.from_dict(content)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: field {error} is missing or wrong; run inspect again") from error
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> SlideInfo:
         """Build from the JSON object (lists become tuples)."""
         values = {field.name: _tuples(content[field.name]) for field in fields(cls)}
+        if values["kind"] not in (BRIGHTFIELD, FLUORESCENCE, RASTER):
+            raise ValueError(f"kind {values['kind']!r}")
+        if not all(isinstance(values[name], int) for name in ("width", "height")):
+            raise TypeError("width or height")
+        x, y = values["pixel_size"]
+        if not (x > 0 and y > 0):
+            raise ValueError("pixel_size")
         values["levels"] = tuple(Level(*level) for level in values["levels"])
         values["rendering"] = Rendering(**{k: _tuples(v) for k, v in content["rendering"].items()})
         return cls(**values)

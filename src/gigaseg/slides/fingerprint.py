@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-_WORLD_FILES = (".tfw", ".tifw", ".wld", ".pgw", ".jgw", ".prj")
+_WORLD_FILES = (".tfw", ".tifw", ".tfwx", ".wld", ".pgw", ".pgwx", ".jgw", ".jgwx", ".prj")
+_GEOREFERENCE = re.compile(rb"<(SRS|GeoTransform|GCPList)\b.*?</\1>", re.DOTALL)
 
 
 def fingerprint(path: str | Path) -> str:
@@ -13,7 +16,8 @@ def fingerprint(path: str | Path) -> str:
 
     Sizes are summed and the latest time is taken over the file and those beside it that belong to it: the
     folder of a MIRAX slide (.mrxs), the other files of a DICOM folder (.dcm), the parts of a Hamamatsu VMS or
-    VMU slide, and a raster's world file, projection, external mask and overviews.
+    VMU slide, and a raster's world file, projection, external mask and overviews. Of the .aux.xml beside a raster the
+    georeference counts, not the statistics that programs write there when they show it.
     """
     target = Path(path)
     try:
@@ -22,7 +26,13 @@ def fingerprint(path: str | Path) -> str:
         states = [target.stat(), *(companion.stat() for companion in _companions(target))]
     except OSError:
         return "missing"
-    return f"{sum(state.st_size for state in states)}-{max(state.st_mtime_ns for state in states)}"
+    found = f"{sum(state.st_size for state in states)}-{max(state.st_mtime_ns for state in states)}"
+    try:
+        auxiliary = target.with_name(target.name + ".aux.xml").read_bytes()
+    except OSError:
+        return found
+    georeference = b"".join(match.group(0) for match in _GEOREFERENCE.finditer(auxiliary))
+    return f"{found}-{zlib.crc32(georeference):08x}" if georeference else found
 
 
 def _companions(path: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.errors import SlideError
+from gigaseg.errors import SlideError, is_machine_fault
 from gigaseg.geometry import Bounds, Shape2d
 from gigaseg.slides.base import Level, SlideInfo
 from gigaseg.slides.resample import margin, resample
@@ -116,9 +116,10 @@ class PyramidSlide:
     ) -> npt.NDArray[Any]:
         try:
             return self._source.read_level(level, x, y, width, height, channels)
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a decoder raises, the user's file is the cause
+        except Exception as error:
+            if is_machine_fault(error):
+                raise
+            # whatever else a decoder raises, the user's file is the cause
             what = f"{self.info.path}: reader {self.info.reader} cannot decode level {level}"
             where = f"x {x}..{x + width}, y {y}..{y + height}"
             raise SlideError(f"{what}, {where} (damaged or truncated?): {reason(error)}") from error

@@ -82,7 +82,6 @@ class RasterSource(Source):
                 colors.index(ColorInterp.green),
                 colors.index(ColorInterp.blue),
             )
-        self._own_nodata = dataset.nodata
         nodata = _usable_nodata(dataset.nodata, dtype)
         if nodata is None and dtype.kind == "f":
             nodata = _NAN_VALUE

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import cast
 
-from gigaseg.errors import SlideError, one_line, unknown
+from gigaseg.errors import SlideError, is_machine_fault, one_line, unknown
 from gigaseg.slides.base import Slide, SlideInfo
 from gigaseg.slides.fingerprint import fingerprint
 from gigaseg.slides.pyramid import PyramidSlide
@@ -44,9 +44,9 @@ def open_source(path: str | Path, reader: str = AUTO) -> tuple[str, Source]:
     for name in READERS if reader == AUTO else (reader,):
         try:
             return name, _open_with(name, path, reader == AUTO)
-        except MemoryError:
-            raise
         except Exception as error:  # a reader's reason, whatever library it comes from
+            if is_machine_fault(error):
+                raise
             reasons.append(f"{name}: {reason(error)}")
     if reader == AUTO:
         raise SlideError(f"{path}: no reader opens it; {'; '.join(reasons)}")

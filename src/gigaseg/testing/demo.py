@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gigaseg.errors import ConfigError
 from gigaseg.files import atomic
 from gigaseg.testing.slides import Truth, synthetic_slide
 
@@ -16,6 +17,8 @@ def write_demo(folder: str | Path, *, side: int = 4096, seed: int = 0) -> Truth:
     side : width and height, px of 0.5 µm.
     seed : the same side and seed give the same pixels.
     """
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}, accepted: 0 or more")
     target = Path(folder)
     truth = synthetic_slide(target / "slide.tif", width=side, height=side, mpp=0.5, seed=seed)
     with atomic(target / "slides.tsv") as temporary:

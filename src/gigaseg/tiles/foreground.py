@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gigaseg import __version__
-from gigaseg.errors import ConfigError, FormatError, one_line, unknown
+from gigaseg.errors import ConfigError, FormatError, is_machine_fault, one_line, unknown
 from gigaseg.files import atomic, raise_if_failed
 from gigaseg.geometry import Bounds, Shape2d
 from gigaseg.slides.base import BRIGHTFIELD, FLUORESCENCE, RASTER, Slide, SlideInfo
@@ -133,6 +133,8 @@ class Foreground:
                 page = tiff.pages.first
                 description, mask = page.description, page.asarray()
         except Exception as error:  # tifffile and its decoders raise many kinds on damaged files
+            if is_machine_fault(error):
+                raise
             raise FormatError(
                 f"{path}: cannot be read as TIFF ({one_line(error)}); expected {FOREGROUND_FORMAT}"
             ) from error

@@ -106,15 +106,18 @@ class Grid:
     def read(cls, path: str | Path) -> Grid:
         """Read grid.parquet; raises FormatError, or UpstreamFailure for a failure record."""
         table, metadata = read_parquet(path, GRID_FORMAT)
-        return cls(
-            tiling=Tiling.from_dict(metadata["grid"]),
-            slide=metadata["slide"],
-            row=table["row"].to_numpy(),
-            col=table["col"].to_numpy(),
-            foreground=table["foreground"].to_numpy(),
-            shard=table["shard"].to_numpy(),
-            shards=metadata["shards"],
-        )
+        try:
+            return cls(
+                tiling=Tiling.from_dict(metadata["grid"]),
+                slide=metadata["slide"],
+                row=table["row"].to_numpy(),
+                col=table["col"].to_numpy(),
+                foreground=table["foreground"].to_numpy(),
+                shard=table["shard"].to_numpy(),
+                shards=metadata["shards"],
+            )
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"{path}: {error} is missing or wrong; expected {GRID_FORMAT}; run grid again") from error
 
 
 def grid(
@@ -166,7 +169,9 @@ def grid(
     row, col = (axis.reshape(-1) for axis in np.indices((tiling.rows, tiling.cols)))
     x, y = col * tiling.stride, row * tiling.stride
     boxes = np.column_stack([x, y, x + tiling.tile, y + tiling.tile])
-    share = found.fraction(boxes * np.tile(tiling.scale, 2)).reshape(tiling.rows, tiling.cols)
+    # of a tile that reaches beyond the slide only the part on it counts
+    on_slide = np.minimum(boxes, [tiling.width, tiling.height] * 2)
+    share = found.fraction(on_slide * np.tile(tiling.scale, 2)).reshape(tiling.rows, tiling.cols)
     kept = _with_neighbours((share > 0) & (share >= preset.foreground.min_fraction))
     for geometry in touching:
         tiles, _ = shapely.STRtree(geometry).query(shapely.box(*boxes.T), predicate="intersects")
@@ -179,10 +184,10 @@ def grid(
         row=rows.astype(np.int32),
         col=cols.astype(np.int32),
         foreground=share[kept].astype(np.float32),
-        shard=(np.arange(len(rows)) * shards // max(len(rows), 1)).astype(np.int32),
+        shard=(np.arange(len(rows)) // preset.tiles.tiles_per_shard).astype(np.int32),
         shards=shards,
     )
-    found.write(foreground)
+    found.write(foreground, digest)
     result.write(out, digest)
     log.info(
         "slide '%s': %d of %d tiles kept in %d shards, working pixel %.4g x %.4g %s",

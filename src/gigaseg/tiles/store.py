@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from gigaseg import __version__
 from gigaseg.errors import FormatError, one_line
-from gigaseg.files import atomic, raise_if_failed
+from gigaseg.files import atomic, raise_if_failed, same_slide
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.archive import ArchiveReader, ArchiveWriter
 from gigaseg.tiles.grid import Grid
@@ -62,8 +62,7 @@ def tile(info: str | Path, grid: str | Path, shard: int, out: str | Path, *, wor
         The slide is missing, has changed, or cannot be decoded.
     """
     slide, kept = SlideInfo.read(info), Grid.read(grid)
-    if kept.slide != slide.slide:
-        raise FormatError(f"{grid}: made for slide '{kept.slide}', but {info} is of '{slide.slide}'; run grid again")
+    same_slide(slide.slide, kept.slide, grid)
     tiles = kept.tiles(shard)
     provenance = {
         "format": TILES_FORMAT,
