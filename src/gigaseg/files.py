@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,26 @@ def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, Any]
     """Write `table` with `metadata` under the key ``gigaseg``, atomically and byte-reproducibly."""
     with atomic(path) as temporary:
         pq.write_table(with_metadata(table, metadata), temporary, compression="zstd")
+
+
+@contextmanager
+def parquet_writer(
+    path: str | Path, schema: pa.Schema, metadata: Mapping[str, Any], plain: Sequence[str] = ()
+) -> Iterator[pq.ParquetWriter]:
+    """Yield a writer of a table that is written row group by row group; `path` appears when the block has ended.
+
+    Parameters
+    ----------
+    schema, metadata : of the table; the metadata goes under the key ``gigaseg``.
+    plain : columns to write without a dictionary (those whose values hardly repeat); of a struct, all its fields.
+    """
+    schema = with_metadata(schema.empty_table(), metadata).schema
+    leaves = [field.name for field in schema if field.name not in plain]
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=leaves) as writer,
+    ):
+        yield writer
 
 
 def with_metadata(table: pa.Table, metadata: Mapping[str, Any]) -> pa.Table:
