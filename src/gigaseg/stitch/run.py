@@ -22,6 +22,9 @@ LOCAL = ("threads", "processes")
 _AHEAD = 4
 """Tasks a worker is given at a time: enough to keep it busy, few enough that their results fit into memory."""
 
+_PATIENCE = 300
+"""Seconds to wait for the first worker of a cluster, which may have to be started."""
+
 
 class Runner:
     """Runs a function over tasks as Dask graphs; made by `open_runner`.
@@ -94,8 +97,8 @@ def _cluster(address: str) -> Iterator[tuple[Any, int]]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=30, set_as_default=False)  # type: ignore[no-untyped-call]
-        client.wait_for_workers(1, timeout=300)
+        client = Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
+        client.wait_for_workers(1, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(f"--scheduler is '{address}', where no Dask cluster answers ({one_line(error)})") from error
     with client:

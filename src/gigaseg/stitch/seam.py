@@ -64,7 +64,11 @@ class Seam:
 
     @classmethod
     def concat(cls, parts: list[Seam]) -> Seam:
-        """All rows of `parts` (at least one), in order."""
+        """All rows of `parts`, in order."""
+        if not parts:
+            place, byte = np.empty(0, np.int64), np.empty(0, np.uint8)
+            outlines, score = np.empty(0, dtype=object), np.empty(0, np.float32)
+            return cls(place, outlines, np.empty((0, 4)), place, place, byte, byte, score)
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 

@@ -143,7 +143,7 @@ def stitch(
     layout, metadata = scan(shards, kept, grid)
     with open_runner(workers, scheduler) as runner:
         tasks = [(first, last, agreement) for first, last in cut_into_blocks(layout, block)]
-        found = list(runner.map(find_pairs, layout, tasks))
+        found = list(runner.map(find_pairs, layout, tasks)) or [find_pairs(layout, (0, 0, agreement))]
         reaching, cut_left = sum(part.reaching for part in found), sum(part.cut_left for part in found)
         nodes, links = gather(found)
         del found
