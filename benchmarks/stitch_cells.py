@@ -9,7 +9,6 @@ the truth nor the tiles need ever be held whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,16 +150,13 @@ class Score:
     cut: int = 0
 
 
-def score(field: Field, outlines: Iterator[np.ndarray]) -> Score:
-    """Compare outlines, given roughly from top to bottom in any number of arrays, with the truth.
+def score(field: Field, held: np.ndarray) -> Score:
+    """Compare outlines with the truth, some rows of cells at a time.
 
     A cell counts as found by every outline that shares more than half of the smaller of the two areas with it.
     """
-    held = np.empty(0, object)
     result, done, last = Score(), 0, math.ceil(field.n / field.columns)
     stripe = max(1, 200_000 // field.columns)
-    for part in [*outlines]:
-        held = np.concatenate([held, part])
     box = shapely.bounds(held)
     order = np.argsort(box[:, 1], kind="stable")
     held, top = held[order], box[order, 1]

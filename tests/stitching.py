@@ -102,3 +102,33 @@ def write_shards(folder, parts, grid, shards=3):
         paths.append(folder / f"{k:03d}.parquet")
         table.write(paths[-1], {"slide": "s", "grid": grid.tiling.to_dict(), "shard": k})
     return paths
+
+
+def box(xmin, ymin, xmax, ymax):
+    return shapely.box(xmin, ymin, xmax, ymax)
+
+
+NOISE = {
+    "one outline moved": ([box(40, 20, 52, 32)], [box(40.8, 20.5, 53, 32.3)]),
+    "split by the less central tile": ([box(36, 20, 50, 44)], [box(36, 20, 50, 30.5), box(36, 33.5, 50, 44)]),
+    "merged by the less central tile": ([box(46, 20, 60, 44)], [box(46, 20, 60, 30.5), box(46, 33.5, 60, 44)]),
+    "half of a merged one agrees": ([box(36, 20, 50, 44)], [box(36, 20, 50, 35), box(36, 37, 50, 44)]),
+    "missed by one tile": ([box(40, 20, 52, 32)], []),
+    "drawn short of the border": ([box(2, 20, 64, 44)], [box(33, 20, 90, 44)]),
+    "a sliver that moved": ([box(61, 20, 64, 32)], [box(62.8, 20, 76, 32)]),
+    "nested, and both tiles say so": (
+        [box(36, 16, 60, 48), box(42, 24, 54, 40)],
+        [box(36, 16, 60, 48), box(42, 24, 54, 40)],
+    ),
+    "a speck in a large piece": ([box(2, 10, 64, 54)], [box(44, 24, 54, 34)]),
+}
+"""What two tiles of 64 px, 32 px apart, drew of the same objects: (left tile, right tile)."""
+
+
+def noisy(name):
+    """Tile instances of a scene of `NOISE`, and its grid."""
+    left, right = NOISE[name]
+    geometry = [*left, *right]
+    col = [0] * len(left) + [1] * len(right)
+    cut = [4 * (g.bounds[2] == 64) if c == 0 else g.bounds[0] == 32 for g, c in zip(geometry, col)]
+    return make(geometry, np.zeros(len(col)), col, cut), full_grid((64, 96), 64, 32)

@@ -223,10 +223,12 @@ def pairs_of(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None,
     area = np.zeros(len(seam))
     rivals = np.unique(np.concatenate([pairs.rival_first, pairs.rival_second]))
     area[rivals] = shapely.area(seam.geometry[rivals])
+    whole = seam.whole
+    whole[pairs.doubted] = False
     nodes = Nodes(
         row=some.row,
         tile=some.tile_row * tiling.cols + some.tile_col,
-        whole=some.whole,
+        whole=whole[used],
         centrality=centrality(some, tiling),
         score=some.score,
         area=area[used],
@@ -248,10 +250,11 @@ def gather(found: Sequence[Found]) -> tuple[Nodes, Links]:
     """Nodes of all blocks, each once, and all links by position among them, edges in descending agreement."""
     every = {f.name: np.concatenate([getattr(part.nodes, f.name) for part in found]) for f in fields(Nodes)}
     row, position, inverse = np.unique(every["row"], return_index=True, return_inverse=True)
-    # a row of the halo is a node of two blocks, and only the one that saw it with a rival knows its area
-    area = np.zeros(len(row))
+    # a row of the halo is a node of two blocks: one may know its area from a rival, one may doubt that it is whole
+    area, whole = np.zeros(len(row)), np.ones(len(row), bool)
     np.maximum.at(area, inverse, every["area"])
-    nodes = Nodes(**{name: values[position] for name, values in every.items() if name != "area"}, area=area)
+    np.logical_and.at(whole, inverse, every["whole"])
+    nodes = Nodes(**{**{name: values[position] for name, values in every.items()}, "area": area, "whole": whole})
     pairs = {f.name: np.concatenate([getattr(part.links, f.name) for part in found]) for f in fields(Links)}
     for name in ("first", "second", "rival_first", "rival_second"):
         pairs[name] = np.searchsorted(row, pairs[name])

@@ -25,6 +25,7 @@ class Pairs:
     agreement : (m,) in (0, 1], the larger of the parts' IoU and the cover.
     rival_first, rival_second : (k,) pairs that are not, though one lies in the other by at least the agreement wanted.
     rival_common : (k,) area that the two share, working px².
+    doubted : positions of instances that seem whole, although a partner reaches far beyond their tile.
     """
 
     first: Index
@@ -33,6 +34,7 @@ class Pairs:
     rival_first: Index
     rival_second: Index
     rival_common: Values
+    doubted: Index
 
 
 def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = None) -> Pairs:
@@ -52,11 +54,15 @@ def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = N
     lies in the other, its best-covering partner in that tile. Without overlap the shared rectangle is a line, and
     lengths along the seam take the place of areas; cover does not count there, since a piece that abuts a longer
     edge is as often a neighbour.
+
+    What touches no border of its tile is whole, and then all of its partners lie where its tile saw. A partner that
+    has more than half of what `agreement` tolerates, (1 - agreement) / 2 of its area, beyond gives the lie to it: a
+    segmenter that stops short of the border drew a piece.
     """
     first, second = _candidates(seam, tiling, last_row)
     if len(first) == 0:
         nothing, none = np.empty(0, np.int64), np.empty(0)
-        return Pairs(nothing, nothing, none, nothing, nothing, none)
+        return Pairs(nothing, nothing, none, nothing, nothing, none, nothing)
     pairs = len(first)
     size = shapely.area if tiling.overlap else shapely.length
     shared = _shared_rectangles(seam, first, second, tiling)
@@ -80,10 +86,13 @@ def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = N
         best_b = _best_cover(cover_b, second, tile[first], ~whole[second])
         found = np.maximum(best_iou, np.maximum(best_a, best_b))
         inside = np.maximum(cover_a, cover_b)
+        area = shapely.area(seam.geometry)
+        seen_a, seen_b = _ratio(total_a, area[first]), _ratio(total_b, area[second])
     else:
         found = np.maximum(best_iou, _ratio(total, total_a + total_b - total))
-        inside = np.zeros(pairs)
+        inside, seen_a, seen_b = np.zeros(pairs), np.ones(pairs), np.ones(pairs)
     agree = found >= agreement - _NOISE
+    believed = (1 + agreement) / 2
     rival = ~agree & (inside >= agreement - _NOISE)
     return Pairs(
         first[agree],
@@ -92,6 +101,7 @@ def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = N
         first[rival],
         second[rival],
         total[rival],
+        np.concatenate([first[agree & (seen_b < believed)], second[agree & (seen_a < believed)]]),
     )
 
 

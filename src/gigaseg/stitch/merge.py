@@ -20,7 +20,7 @@ class Nodes:
     ----------
     row : (m,) place in the slide's table of tile instances.
     tile : (m,) number of the tile.
-    whole : (m,) bool, touches no border of its tile inside the slide.
+    whole : (m,) bool, touches no border of its tile inside the slide, and no partner gives the lie to that.
     centrality : (m,) distance to the tile's open borders, working px.
     score : (m,) in [0, 1].
     area : (m,) working px².
@@ -92,7 +92,8 @@ def plan(nodes: Nodes, links: Links, agreement: float) -> Plan:
 
     Two objects contradict each other when their representatives are rivals (`Links`) and no tile drew both. In the
     order whole, central, score, row each object stays unless at least `agreement` of its area lies in contradicting
-    ones that stay; unions always stay.
+    ones that stay; half of that is enough for a cut one, since a sliver moves with the outline it is a piece of.
+    Unions always stay.
     """
     group, skipped = join(links, nodes.whole, nodes.tile)
     count = int(group.max(initial=-1)) + 1
@@ -222,6 +223,7 @@ def _settle(
     for x in involved[rank].tolist():
         if not union[x]:
             taken = sum(area for y, area in shared[x].items() if stays[y] and (settled[y] or union[y]))
-            stays[x] = taken < agreement * nodes.area[leader[x]]
+            share = agreement if nodes.whole[leader[x]] else agreement / 2
+            stays[x] = taken < share * nodes.area[leader[x]]
         settled[x] = True
     return stays, sum(len(mutual) for mutual in shared.values()) // 2
