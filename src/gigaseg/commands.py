@@ -135,6 +135,14 @@ def _stitch_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("instances", type=Path, nargs="+", help="instances/NNN.parquet of every shard")
     _path(parser, "--grid", "grid.parquet")
     _path(parser, "--out", "instances.parquet to write")
+    parser.add_argument("--workers", type=int, default=1, help="threads or processes (default: 1)")
+    parser.add_argument(
+        "--scheduler",
+        help="threads, processes, or tcp://HOST:PORT of Dask (default: $DASK_SCHEDULER_ADDRESS, else threads)",
+    )
+    parser.add_argument(
+        "--block", type=int, default=250_000, help="tile instances a worker holds at a time (default: 250000)"
+    )
     add_options(parser, StitchConfig)
 
 
@@ -142,7 +150,16 @@ def _stitch(args: Namespace) -> None:
     from gigaseg.stitch.stitch import stitch
 
     agreement = from_options(StitchConfig, args).agreement
-    stitch(args.instances, args.grid, args.out, agreement=agreement, digest=args.digest)
+    stitch(
+        args.instances,
+        args.grid,
+        args.out,
+        agreement=agreement,
+        digest=args.digest,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        block=args.block,
+    )
 
 
 def _measure_arguments(parser: ArgumentParser) -> None:

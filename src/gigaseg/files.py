@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from gigaseg.errors import FormatError, UpstreamFailure, is_machine_fault, one_l
 
 if TYPE_CHECKING:  # imported where tables are used: processes that only read a slide start in half the time
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 METADATA_KEY = b"gigaseg"
 _RECORD_FORMAT = "gigaseg/failure/1"
@@ -96,6 +97,28 @@ def write_parquet(path: str | Path, table: pa.Table, metadata: Mapping[str, Any]
 
     with atomic(path) as temporary:
         pq.write_table(with_metadata(table, metadata), temporary, compression="zstd")
+
+
+@contextmanager
+def parquet_writer(
+    path: str | Path, schema: pa.Schema, metadata: Mapping[str, Any], plain: Sequence[str] = ()
+) -> Iterator[pq.ParquetWriter]:
+    """Yield a writer of a table that is written row group by row group; `path` appears when the block has ended.
+
+    Parameters
+    ----------
+    schema, metadata : of the table; the metadata goes under the key ``gigaseg``.
+    plain : columns to write without a dictionary (those whose values hardly repeat); of a struct, all its fields.
+    """
+    import pyarrow.parquet as pq
+
+    schema = with_metadata(schema.empty_table(), metadata).schema
+    leaves = [field.name for field in schema if field.name not in plain]
+    with (
+        atomic(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=leaves) as writer,
+    ):
+        yield writer
 
 
 def with_metadata(table: pa.Table, metadata: Mapping[str, Any]) -> pa.Table:

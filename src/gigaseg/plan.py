@@ -23,7 +23,7 @@ from gigaseg.sheet import BadRow, Row, read_sheet
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 1, "export": 1,
+    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 2, "measure": 1, "export": 1,
     "overview": 1, "aggregate": 1, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""

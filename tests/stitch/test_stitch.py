@@ -10,87 +10,9 @@ from rasterio.features import rasterize
 from gigaseg.instances.polygons import polygons_from_labels
 from gigaseg.instances.table import Instances
 from gigaseg.stitch.stitch import stitch_instances
-from gigaseg.testing.labels import LABEL_KINDS, label_image
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.tiling import Tiling
-
-
-def full_grid(shape, tile, overlap, kept=None):
-    tiling = Tiling(tile, overlap, shape[1], shape[0], (1.0, 1.0), (1.0, 1.0), "px")
-    keep = np.ones((tiling.rows, tiling.cols), bool) if kept is None else kept(tiling)
-    row, col = np.nonzero(keep)
-    n = len(row)
-    return Grid(
-        tiling,
-        "s",
-        row.astype(np.int32),
-        col.astype(np.int32),
-        np.ones(n, np.float32),
-        np.zeros(n, np.int32),
-        1,
-    )
-
-
-def make(geometry, tile_row, tile_col, cut, score=None):
-    n = len(geometry)
-    return Instances(
-        geometry=np.asarray(geometry, dtype=object),
-        score=np.ones(n, np.float32) if score is None else np.asarray(score, np.float32),
-        class_index=np.zeros(n, np.int32),
-        class_prob=np.ones((n, 1), np.float32),
-        tile_row=np.asarray(tile_row, np.int32),
-        tile_col=np.asarray(tile_col, np.int32),
-        cut=np.asarray(cut, np.uint8),
-        prompt=np.full(n, -1),
-        classes=("object",),
-    )
-
-
-def oracle(labels, grid):
-    """Instances of each kept tile, as a segmenter that makes no mistake would find them."""
-    parts = []
-    tiling = grid.tiling
-    for row, col in zip(grid.row, grid.col):
-        x, y = int(col) * tiling.stride, int(row) * tiling.stride
-        crop = labels[y : y + tiling.tile, x : x + tiling.tile]
-        ids, geometry = polygons_from_labels(crop)
-        sides = np.zeros(len(ids), np.uint8)
-        if len(ids):
-            box = shapely.bounds(geometry)
-            sides |= ((box[:, 0] == 0) & (col > 0)).astype(np.uint8) * 1
-            sides |= ((box[:, 1] == 0) & (row > 0)).astype(np.uint8) * 2
-            sides |= ((box[:, 2] == tiling.tile) & (x + tiling.tile < tiling.width)).astype(np.uint8) * 4
-            sides |= ((box[:, 3] == tiling.tile) & (y + tiling.tile < tiling.height)).astype(np.uint8) * 8
-            geometry = shapely.transform(geometry, lambda xy, x=x, y=y: xy + (x, y))
-        parts.append(make(geometry, np.full(len(ids), row), np.full(len(ids), col), sides))
-    return parts
-
-
-def painted(instances, shape):
-    image = np.zeros(shape, np.int32)
-    for i, geometry in enumerate(instances.geometry, 1):
-        image += rasterize([(geometry, i)], out_shape=shape, dtype=np.int32)
-    return image
-
-
-def same_partition(a, b):
-    """The two label images hold the same sets of pixels, whatever their numbers."""
-    pairs = np.unique(np.column_stack([a.ravel(), b.ravel()]), axis=0)
-    return len(pairs) == len(np.unique(a)) == len(np.unique(b)) and ((pairs[:, 0] == 0) == (pairs[:, 1] == 0)).all()
-
-
-@st.composite
-def scenes(draw, min_overlap=1):
-    tile = draw(st.integers(24, 64))
-    overlap = draw(st.integers(min_overlap, tile // 2))
-    shape = (draw(st.integers(10, 150)), draw(st.integers(10, 150)))
-    phase = (draw(st.integers(0, 30)), draw(st.integers(0, 30)))
-    kind = draw(st.sampled_from(LABEL_KINDS))
-    labels = label_image(kind, (shape[0] + phase[0], shape[1] + phase[1]), draw(st.integers(0, 10**6)))
-    shifted = labels[phase[0] :, phase[1] :]
-    from skimage.measure import label
-
-    return label(shifted, connectivity=2), tile, overlap
+from stitching import full_grid, make, oracle, painted, same_partition, scenes
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -105,6 +27,7 @@ def test_an_oracle_gives_back_the_untiled_label_image(scene):
     assert same_partition(painted(found, labels.shape), labels)
     assert counts.skipped == 0
     assert counts.cut == 0
+    assert counts.conflicts == counts.dropped == 0
     assert sorted(shapely.area(found.geometry)) == sorted(shapely.area(truth))
 
 

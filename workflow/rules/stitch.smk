@@ -11,12 +11,13 @@ rule stitch:
         f"{RESULTS}/{{slide}}/run/stitch.tsv"
     conda:
         "../../envs/gigaseg.yaml"
+    threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=4000,
     params:
         options=options("stitch"),
         digest=digest("stitch"),
     shell:
-        "gigaseg stitch {params.options:q} --grid {input.grid:q} --out {output.instances:q}"
+        "gigaseg stitch {params.options:q} --workers {threads} --grid {input.grid:q} --out {output.instances:q}"
         " --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q} --record-failure"
         " {input.instances:q} 2> {log:q}"

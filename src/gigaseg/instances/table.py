@@ -14,13 +14,19 @@ import pyarrow as pa
 import shapely
 
 from gigaseg.errors import FormatError
-from gigaseg.files import read_parquet, write_parquet
+from gigaseg.files import parquet_writer, read_parquet
 
 INSTANCES_FORMAT = "gigaseg/instances/1"
 """Instances of one shard: geometry in working px."""
 
 STITCHED_FORMAT = "gigaseg/stitched/1"
 """Instances of a slide: geometry in level-0 px."""
+
+ROW_GROUP = 65536
+"""Rows of a Parquet row group: what a reader holds at least (some 20 MB of nuclei), whatever the slide's size."""
+
+PLAIN_COLUMNS = ("geometry", "bbox", "score", "class_prob", "instance")
+"""Columns whose values hardly repeat: a dictionary of them costs time and saves no space."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +106,14 @@ class Instances:
     def to_arrow(self) -> pa.Table:
         """The table of design.md §3 (geometry as WKB), without provenance."""
         n = len(self)
-        boxes = shapely.bounds(self.geometry).reshape(n, 4)
-        bbox = pa.StructArray.from_arrays(
-            [pa.array(boxes[:, i], pa.float64()) for i in range(4)], names=["xmin", "ymin", "xmax", "ymax"]
-        )
         columns: dict[str, pa.Array] = {
             "geometry": pa.array(shapely.to_wkb(self.geometry, byte_order=1), pa.binary()),
-            "bbox": bbox,
+            "bbox": box_column(shapely.bounds(self.geometry).reshape(n, 4)),
             "score": pa.array(self.score, pa.float32()),
-            "class": pa.DictionaryArray.from_arrays(
-                pa.array(self.class_index, pa.int32()), pa.array(self.classes, pa.string())
-            ),
+            "class": class_column(self.class_index, self.classes),
         }
         if len(self.classes) > 1:
-            columns["class_prob"] = pa.FixedSizeListArray.from_arrays(
-                pa.array(self.class_prob.reshape(-1), pa.float32()), len(self.classes)
-            ).cast(pa.list_(pa.float32()))
+            columns["class_prob"] = probability_column(self.class_prob)
         columns["tile_row"] = pa.array(self.tile_row, pa.int32())
         columns["tile_col"] = pa.array(self.tile_col, pa.int32())
         columns["cut"] = pa.array(self.cut, pa.uint8())
@@ -129,7 +127,9 @@ class Instances:
         """Write GeoParquet with `metadata` (its ``format`` and ``classes`` are added here)."""
         format = INSTANCES_FORMAT if self.members is None else STITCHED_FORMAT
         table = with_geo_metadata(self.to_arrow())
-        write_parquet(path, table, {**metadata, "format": format, "classes": list(self.classes)})
+        metadata = {**metadata, "format": format, "classes": list(self.classes)}
+        with parquet_writer(path, table.schema, metadata, PLAIN_COLUMNS) as writer:
+            writer.write_table(table, row_group_size=ROW_GROUP)
 
 
 def with_geo_metadata(table: pa.Table) -> pa.Table:
@@ -156,30 +156,66 @@ def read_instances(path: str | Path, *, stitched: bool) -> tuple[Instances, dict
         The file is missing, partial, or not of the expected kind.
     """
     table, metadata = read_parquet(path, STITCHED_FORMAT if stitched else INSTANCES_FORMAT)
-    classes = tuple(metadata["classes"])
-    n = len(table)
-    class_index = table["class"].combine_chunks()
-    prob = (
-        np.asarray(table["class_prob"].combine_chunks().flatten()).reshape(n, len(classes))
-        if len(classes) > 1
-        else np.ones((n, len(classes)), np.float32)
-    )
-    if isinstance(class_index, pa.ChunkedArray):
-        class_index = class_index.chunk(0) if class_index.num_chunks else pa.array([], class_index.type)
-    instances = Instances(
-        geometry=np.asarray(shapely.from_wkb(table["geometry"].to_numpy()), dtype=object).reshape(n),
+    return instances_from_arrow(table, tuple(metadata["classes"])), metadata
+
+
+def instances_from_arrow(table: pa.Table, classes: tuple[str, ...]) -> Instances:
+    """Inverse of `Instances.to_arrow`; stitched instances are told by their column ``members``."""
+    return Instances(
+        geometry=np.asarray(shapely.from_wkb(table["geometry"].to_numpy()), dtype=object).reshape(len(table)),
         score=table["score"].to_numpy(),
-        class_index=np.array([classes.index(name) for name in class_index.dictionary.to_pylist()], np.int32)[
-            class_index.indices.to_numpy()
-        ]
-        if n
-        else np.empty(0, np.int32),
-        class_prob=prob.astype(np.float32),
+        class_index=class_indices(table["class"], classes),
+        class_prob=class_probabilities(table, classes),
         tile_row=table["tile_row"].to_numpy(),
         tile_col=table["tile_col"].to_numpy(),
         cut=table["cut"].to_numpy(),
         prompt=table["prompt"].fill_null(-1).to_numpy(),
         classes=classes,
-        members=table["members"].to_numpy() if stitched else None,
+        members=table["members"].to_numpy() if "members" in table.column_names else None,
     )
-    return instances, metadata
+
+
+def box_array(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """(n, 4) bounds xmin, ymin, xmax, ymax of a bbox column."""
+    sides = [
+        np.concatenate([chunk.field(i).to_numpy() for chunk in column.chunks]) if column.num_chunks else np.empty(0)
+        for i in range(4)
+    ]
+    return np.column_stack(sides)
+
+
+def box_column(box: npt.NDArray[np.float64]) -> pa.StructArray:
+    """Inverse of `box_array`."""
+    sides = [pa.array(box[:, i], pa.float64()) for i in range(4)]
+    return pa.StructArray.from_arrays(sides, names=["xmin", "ymin", "xmax", "ymax"])
+
+
+def class_indices(column: pa.ChunkedArray, classes: Sequence[str]) -> npt.NDArray[np.int32]:
+    """(n,) position in `classes` of each name of a class column, whatever the dictionaries of its chunks."""
+    found = [
+        np.array([classes.index(name) for name in chunk.dictionary.to_pylist()], np.int32)[chunk.indices.to_numpy()]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(found) if found else np.empty(0, np.int32)
+
+
+def class_probabilities(table: pa.Table, classes: Sequence[str]) -> npt.NDArray[np.float32]:
+    """(n, classes) probabilities; ones where the table has no column of them, with at most one class."""
+    if len(classes) < 2:
+        return np.ones((len(table), len(classes)), np.float32)
+    lists = table["class_prob"]
+    flat = [chunk.flatten().to_numpy() for chunk in lists.chunks]
+    values = np.concatenate(flat) if flat else np.empty(0)
+    return values.astype(np.float32).reshape(len(table), len(classes))
+
+
+def class_column(index: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> pa.DictionaryArray:
+    """Inverse of `class_indices`."""
+    return pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(classes, pa.string()))
+
+
+def probability_column(prob: npt.NDArray[np.float32]) -> pa.ListArray:
+    """Inverse of `class_probabilities`, for more than one class."""
+    flat = pa.array(prob.reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, prob.shape[1]).cast(pa.list_(pa.float32()))

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import shapely
 
-from gigaseg.errors import FormatError
-from gigaseg.instances.table import Instances, read_instances
-from gigaseg.stitch.match import match
-from gigaseg.stitch.merge import join, represent
+from gigaseg.files import parquet_writer
+from gigaseg.instances.table import (
+    PLAIN_COLUMNS,
+    ROW_GROUP,
+    STITCHED_FORMAT,
+    Instances,
+    instances_from_arrow,
+    with_geo_metadata,
+)
+from gigaseg.stitch.blocks import cut_into_blocks, find_pairs, gather, pairs_of, scan
+from gigaseg.stitch.merge import Links, Nodes, Plan, plan
+from gigaseg.stitch.rows import regrouped, stitched_rows, stitched_table
+from gigaseg.stitch.run import open_runner
+from gigaseg.stitch.seam import Seam, reaches
+from gigaseg.stitch.united import UniteTask, unite, unite_stored, unite_tasks
 from gigaseg.tiles.grid import Grid
-from gigaseg.tiles.tiling import Tiling
 
 log = logging.getLogger(__name__)
+
+BLOCK = 250_000
+"""Tile instances of a block: some 100 MB a worker with nuclei. The result does not depend on it."""
+
+UNION_BLOCK = 50_000
+"""Pieces that are united in one task."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +43,13 @@ class StitchCounts:
 
     Attributes
     ----------
-    tile_instances, instances : before and after.
+    tile_instances, instances : before and after; their difference is joined + dropped.
+    matched : pairs of tile instances that agree.
     joined : tile instances that became part of another instance.
     unions : objects put together from pieces, none of which was whole.
+    single : tile instances that reach into the area another kept tile saw, and nothing there agreed with them.
+    conflicts : pairs of objects that contradict each other: one lies in the other, no tile drew both.
+    dropped : objects that gave way to a contradicting one.
     skipped : joins left out because they would have put two whole instances of one tile together.
     cut : instances left with an edge at a tile border beyond which no tile was kept.
     unconfirmed : joins along seams of tiles without overlap, where no data can confirm them.
@@ -36,15 +57,19 @@ class StitchCounts:
 
     tile_instances: int
     instances: int
+    matched: int
     joined: int
     unions: int
+    single: int
+    conflicts: int
+    dropped: int
     skipped: int
     cut: int
     unconfirmed: int
 
 
 def stitch_instances(instances: Instances, grid: Grid, agreement: float = 0.5) -> tuple[Instances, StitchCounts]:
-    """Join the tile instances of a slide (design.md §5).
+    """Join the tile instances of a slide (design.md §5) in memory.
 
     Parameters
     ----------
@@ -57,32 +82,29 @@ def stitch_instances(instances: Instances, grid: Grid, agreement: float = 0.5) -
     Instances in level-0 px ordered by the place of their representative, and the counts.
     """
     instances = instances.take(np.lexsort((instances.tile_col, instances.tile_row)))
-    tiling = grid.tiling
-    open_sides = grid.open_sides(instances.tile_row, instances.tile_col)
-    # a border without a kept neighbour counts too: beyond it the object may run on and come back through another tile
-    whole = instances.cut == 0
-    edges = match(instances, whole, tiling, agreement)
-    groups = join(edges, whole, instances.tile_row.astype(np.int64) * tiling.cols + instances.tile_col)
-    result = represent(instances, groups, whole, open_sides, tiling)
-    some_whole = np.zeros(groups.count, bool)
-    some_whole[groups.group[whole]] = True
-    counts = StitchCounts(
-        tile_instances=len(instances),
-        instances=len(result),
-        joined=len(instances) - len(result),
-        unions=int(((np.bincount(groups.group, minlength=groups.count) > 1) & ~some_whole).sum()),
-        skipped=groups.skipped,
-        cut=int((result.cut > 0).sum()),
-        unconfirmed=0 if tiling.overlap else len(instances) - len(result),
+    tiling, classes = grid.tiling, instances.classes
+    sides = grid.open_sides(instances.tile_row, instances.tile_col)
+    box = shapely.bounds(instances.geometry).reshape(-1, 4)
+    near = np.flatnonzero(reaches(box, instances.tile_row, instances.tile_col, grid))
+    seam = Seam(
+        row=near,
+        geometry=instances.geometry[near],
+        box=box[near],
+        tile_row=instances.tile_row[near].astype(np.int64),
+        tile_col=instances.tile_col[near].astype(np.int64),
+        cut=instances.cut[near],
+        open_sides=sides[near],
+        score=instances.score[near],
     )
-    return to_level0(result, tiling.scale), counts
-
-
-def to_level0(instances: Instances, scale: tuple[float, float]) -> Instances:
-    """The same instances with geometry in level-0 px."""
-    coordinates = shapely.get_coordinates(instances.geometry) * np.asarray(scale)
-    shapely.set_coordinates(instances.geometry, coordinates)
-    return instances
+    found = pairs_of(seam, tiling, agreement, None, int(((instances.cut & ~sides) > 0).sum()))
+    nodes, links = gather([found])
+    outcome = plan(nodes, links, agreement)
+    task = UniteTask(outcome.united, outcome.member_row, outcome.member_owner)
+    mine = task.member_row
+    united = unite(task, instances.geometry[mine], instances.score[mine], instances.class_prob[mine])
+    table = stitched_table(instances.to_arrow(), 0, grid, classes, outcome, [united] if len(mine) else [])
+    counts = _count(len(instances), found.reaching, found.cut_left, nodes, links, outcome, tiling.overlap)
+    return instances_from_arrow(table, classes), counts
 
 
 def stitch(
@@ -92,8 +114,21 @@ def stitch(
     *,
     agreement: float = 0.5,
     digest: str = "",
+    workers: int = 1,
+    scheduler: str | None = None,
+    block: int = BLOCK,
 ) -> StitchCounts:
     """Read instances/NNN.parquet of every shard, write instances.parquet.
+
+    Parameters
+    ----------
+    shards : the tables, in any order.
+    grid : grid.parquet.
+    out : the file to write: the same bytes for every number of workers, scheduler and block size.
+    agreement : least agreement inside the shared area at which two instances are one object, in (0, 1].
+    digest : of the step.
+    workers, scheduler : who works on the blocks, see `gigaseg.stitch.run.open_runner`.
+    block : tile instances of a block; sets the memory of a worker.
 
     Raises
     ------
@@ -101,22 +136,64 @@ def stitch(
         An input is a failure record.
     FormatError
         An input is missing, partial or of another slide or grid.
+    ConfigError
+        No cluster answers, or `workers` or `scheduler` is not accepted.
     """
     kept = Grid.read(grid)
-    parts, metadata = [], None
-    for path in shards:
-        part, found = read_instances(path, stitched=False)
-        if found["slide"] != kept.slide or Tiling.from_dict(found["grid"]) != kept.tiling:
-            raise FormatError(
-                f"{path}: made for slide '{found['slide']}' on another grid than {grid}; run segment again"
-            )
-        parts.append(part)
-        metadata = metadata or found
-    if metadata is None or len(parts) != kept.shards:
-        raise FormatError(f"{grid}: {kept.shards} shards, but {len(parts)} instance tables given")
-    result, counts = stitch_instances(Instances.concat(parts), kept, agreement)
-    result.write(out, {**metadata, "digest": digest, "stitch": counts.__dict__, "agreement": agreement})
-    log.info("slide '%s': %s", kept.slide, ", ".join(f"{name} {value}" for name, value in counts.__dict__.items()))
+    layout, metadata = scan(shards, kept, grid)
+    with open_runner(workers, scheduler) as runner:
+        tasks = [(first, last, agreement) for first, last in cut_into_blocks(layout, block)]
+        found = list(runner.map(find_pairs, layout, tasks)) or [find_pairs(layout, (0, 0, agreement))]
+        reaching, cut_left = sum(part.reaching for part in found), sum(part.cut_left for part in found)
+        nodes, links = gather(found)
+        del found
+        outcome = plan(nodes, links, agreement)
+        counts = _count(len(layout), reaching, cut_left, nodes, links, outcome, kept.tiling.overlap)
+        del nodes, links
+        unions = unite_tasks(outcome.united, outcome.member_row, outcome.member_owner, UNION_BLOCK)
+        rows = stitched_rows(layout, outcome, runner.map(unite_stored, layout, unions))
+        schema = with_geo_metadata(_empty(layout.classes).to_arrow()).schema
+        provenance = {
+            **{name: value for name, value in metadata.items() if name != "shard"},
+            "format": STITCHED_FORMAT,
+            "classes": list(layout.classes),
+            "digest": digest,
+            "stitch": asdict(counts),
+            "agreement": agreement,
+        }
+        with parquet_writer(out, schema, provenance, PLAIN_COLUMNS) as writer:
+            for table in regrouped(rows, ROW_GROUP):
+                writer.write_table(table.cast(pa.schema(list(schema))), row_group_size=ROW_GROUP)
+    log.info("slide '%s': %s", kept.slide, ", ".join(f"{name} {value}" for name, value in asdict(counts).items()))
     if counts.unconfirmed:
         log.warning("tiles do not overlap: %d joins along seams cannot be confirmed", counts.unconfirmed)
+    if counts.conflicts:
+        log.warning("%d pairs of objects contradict each other; %d objects dropped", counts.conflicts, counts.dropped)
     return counts
+
+
+def _empty(classes: Sequence[str]) -> Instances:
+    return replace(Instances.empty(classes), members=np.empty(0, np.int16))
+
+
+def _count(
+    total: int, reaching: int, cut_left: int, nodes: Nodes, links: Links, outcome: Plan, overlap: int
+) -> StitchCounts:
+    matched = np.zeros(len(nodes.row), bool)
+    matched[links.first] = matched[links.second] = True
+    instances = total - len(outcome.gone)
+    joined = len(outcome.gone) - outcome.dropped
+    lost = np.isin(nodes.row, outcome.gone) | np.isin(nodes.row, outcome.lead)
+    return StitchCounts(
+        tile_instances=total,
+        instances=instances,
+        matched=len(links.first),
+        joined=joined,
+        unions=len(outcome.united),
+        single=reaching - int(matched.sum()),
+        conflicts=outcome.conflicts,
+        dropped=outcome.dropped,
+        skipped=outcome.skipped,
+        cut=cut_left - int((nodes.cut_left[lost] > 0).sum()) + int((outcome.cut_left > 0).sum()),
+        unconfirmed=0 if overlap else joined,
+    )

@@ -1,0 +1,196 @@
+"""The stitched rows: tile instances stream through as Arrow columns, the few that changed are put in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import shapely
+
+from gigaseg.instances.table import (
+    box_array,
+    box_column,
+    class_column,
+    class_indices,
+    class_probabilities,
+    probability_column,
+)
+from gigaseg.stitch.blocks import Layout, from_wkb
+from gigaseg.stitch.merge import Plan
+from gigaseg.stitch.seam import Index
+from gigaseg.stitch.united import United
+from gigaseg.tiles.grid import Grid
+
+_WKB_HEADER = 13
+"""Bytes before the coordinates of a polygon with one ring: byte order, type, number of rings, number of points."""
+
+
+@dataclass
+class _Queue:
+    """United objects in the order of their rows, taken as the rows come by."""
+
+    source: Iterator[United]
+    held: United | None = None
+
+    def take(self, end: int) -> list[United]:
+        """All objects before row `end` that were not taken yet."""
+        taken: list[United] = []
+        while True:
+            if self.held is None:
+                self.held = next(self.source, None)
+            if self.held is None:
+                return taken
+            count = int(np.searchsorted(self.held.row, end))
+            if count:
+                taken.append(_slice(self.held, slice(0, count)))
+            if count < len(self.held.row):
+                self.held = _slice(self.held, slice(count, None))
+                return taken
+            self.held = None
+
+
+def _slice(united: United, part: slice) -> United:
+    return United(united.row[part], united.geometry[part], united.score[part], united.class_prob[part])
+
+
+def stitched_rows(layout: Layout, plan: Plan, united: Iterator[United]) -> Iterator[pa.Table]:
+    """The rows of instances.parquet in order, level-0 px, as tables of varying length.
+
+    Parameters
+    ----------
+    layout : the tile instances.
+    plan : what becomes of them.
+    united : the united objects of the plan, in its order; taken as they are needed.
+    """
+    queue, count = _Queue(united), 0
+    names = _stored_columns(layout)
+    for begin, table in layout.read(names, 0, len(layout)):
+        table = stitched_table(table, begin, layout.grid, layout.classes, plan, queue.take(begin + len(table)))
+        instance = pa.array(np.arange(count + 1, count + len(table) + 1), pa.int64())
+        count += len(table)
+        yield table.add_column(table.num_columns - 1, "instance", instance)
+
+
+def _stored_columns(layout: Layout) -> list[str]:
+    prob = ["class_prob"] if len(layout.classes) > 1 else []
+    return ["geometry", "bbox", "score", "class", *prob, "tile_row", "tile_col", "cut", "prompt"]
+
+
+def stitched_table(
+    table: pa.Table, begin: int, grid: Grid, classes: tuple[str, ...], plan: Plan, united: list[United]
+) -> pa.Table:
+    """Tile instances of rows begin, begin + 1, ... as stitched rows without their number.
+
+    `united` holds the united objects among them.
+    """
+    n, end = len(table), begin + len(table)
+    keep = np.ones(n, bool)
+    keep[_between(plan.gone, begin, end) - begin] = False
+    cut = table["cut"].to_numpy() & ~grid.open_sides(table["tile_row"].to_numpy(), table["tile_col"].to_numpy())
+    members = np.ones(n, np.int16)
+    some = slice(*np.searchsorted(plan.lead, [begin, end]))
+    lead = plan.lead[some] - begin
+    members[lead] = np.minimum(plan.members[some], np.iinfo(np.int16).max)
+    cut[lead] = plan.cut_left[some]
+    columns = {name: table[name] for name in table.column_names}
+    index = class_indices(table["class"], classes)
+    if united:
+        _put(columns, index, united, begin, classes)
+    columns["class"] = class_column(index, classes)
+    columns["cut"], columns["members"] = pa.array(cut, pa.uint8()), pa.array(members, pa.int16())
+    result = pa.table(columns)
+    if not keep.all():
+        result = result.filter(pa.array(keep))
+    return scaled(result, grid.tiling.scale)
+
+
+def _between(rows: Index, begin: int, end: int) -> Index:
+    return rows[slice(*np.searchsorted(rows, [begin, end]))]
+
+
+def _put(
+    columns: dict[str, pa.ChunkedArray | pa.Array],
+    index: npt.NDArray[np.int32],
+    united: list[United],
+    begin: int,
+    classes: tuple[str, ...],
+) -> None:
+    """Put united objects into the columns and class indices of the rows they replace."""
+    where = np.concatenate([part.row for part in united]) - begin
+    geometry = np.concatenate([part.geometry for part in united])
+    outlines = pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary())
+    columns["geometry"] = replaced(columns["geometry"], where, outlines)
+    box = box_array(columns["bbox"])
+    box[where] = shapely.bounds(geometry).reshape(-1, 4)
+    columns["bbox"] = box_column(box)
+    score = columns["score"].to_numpy().copy()
+    score[where] = np.concatenate([part.score for part in united])
+    columns["score"] = pa.array(score, pa.float32())
+    new = np.concatenate([part.class_prob for part in united])
+    index[where] = new.argmax(axis=1)
+    if len(classes) > 1:
+        prob = class_probabilities(pa.table({"class_prob": columns["class_prob"]}), classes)
+        prob[where] = new
+        columns["class_prob"] = probability_column(prob)
+
+
+def replaced(column: pa.ChunkedArray, where: Index, values: pa.Array) -> pa.ChunkedArray:
+    """`column` with `values` at the positions `where`."""
+    order = np.arange(len(column))
+    order[where] = len(column) + np.arange(len(where))
+    return pa.chunked_array([*column.chunks, values]).take(pa.array(order))
+
+
+def scaled(table: pa.Table, scale: tuple[float, float]) -> pa.Table:
+    """The same table with geometry and bounds multiplied by `scale` (x, y)."""
+    if scale == (1.0, 1.0) or not len(table):
+        return table
+    box = box_array(table["bbox"]) * np.tile(scale, 2)
+    names = table.column_names
+    table = table.set_column(names.index("geometry"), "geometry", _scaled_wkb(table["geometry"], scale))
+    return table.set_column(names.index("bbox"), "bbox", box_column(box))
+
+
+def _scaled_wkb(column: pa.ChunkedArray, scale: tuple[float, float]) -> pa.Array:
+    """WKB with its coordinates multiplied: in place for polygons with one ring, through shapely for the others."""
+    array = pa.chunked_array([column]).combine_chunks() if isinstance(column, pa.Array) else column.combine_chunks()
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].copy()
+    offsets = offsets - offsets[0]
+    start = offsets[:-1].astype(np.int64)
+    header = data[start[:, None] + np.arange(9)]  # byte order, type, rings: all that tells the simple case
+    simple = (header == np.array([1, 3, 0, 0, 0, 1, 0, 0, 0], np.uint8)).all(axis=1)
+    of_header = np.zeros(len(data), bool)
+    for byte in range(_WKB_HEADER):
+        of_header[start[simple] + byte] = True
+    others = np.flatnonzero(~simple)
+    for k in others.tolist():
+        of_header[offsets[k] : offsets[k + 1]] = True
+    coordinates = data[~of_header].view("<f8").reshape(-1, 2) * np.asarray(scale)
+    data[~of_header] = coordinates.reshape(-1).view(np.uint8)
+    result = pa.Array.from_buffers(
+        pa.binary(), len(array), [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(data.tobytes())]
+    )
+    if not len(others):
+        return result
+    geometry = from_wkb(pa.chunked_array([array.take(pa.array(others))]))
+    moved = shapely.transform(geometry, lambda xy: xy * np.asarray(scale))
+    return replaced(pa.chunked_array([result]), others, pa.array(shapely.to_wkb(moved, byte_order=1), pa.binary()))
+
+
+def regrouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `size` rows, the last one shorter."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        while rows >= size:
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, size)
+            held, rows = [joined.slice(size)], rows - size
+    if rows:
+        yield pa.concat_tables(held)

@@ -1,0 +1,200 @@
+"""The stitched file is the same for every way of working on the slide, and what is wrong with an input is told."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
+from gigaseg.files import write_failure
+from gigaseg.instances.table import Instances, read_instances
+from gigaseg.stitch.blocks import cut_into_blocks, scan
+from gigaseg.stitch.stitch import stitch, stitch_instances
+from gigaseg.testing.labels import label_image
+from gigaseg.tiles.grid import Grid
+from stitching import full_grid, make, oracle, scenes, write_shards
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """A crowd of 500 px in 40 px tiles with two classes, as five shards in a folder."""
+    folder = tmp_path_factory.mktemp("slide")
+    labels = label_image("nuclei", (500, 500), 3)
+    grid = full_grid(labels.shape, 40, 8)
+    rng = np.random.default_rng(0)
+    parts = []
+    for part in oracle(labels, grid):
+        prob = rng.dirichlet([1, 1], len(part)).astype(np.float32)
+        parts.append(
+            replace(part, classes=("a", "b"), class_prob=prob, class_index=prob.argmax(axis=1).astype(np.int32))
+        )
+    return write_shards(folder, parts, grid, 5)
+
+
+def stitched(shards, name, **options):
+    out = shards[0].parent / name
+    stitch(shards, shards[0].parent / "grid.parquet", out, **options)
+    return out.read_bytes()
+
+
+def test_the_file_holds_what_stitching_in_memory_gives(slide):
+    stitched(slide, "memory.parquet")
+    grid = Grid.read(slide[0].parent / "grid.parquet")
+    together = Instances.concat([read_instances(path, stitched=False)[0] for path in slide])
+    expected, counts = stitch_instances(together, grid)
+    found, metadata = read_instances(slide[0].parent / "memory.parquet", stitched=True)
+    assert counts.unions > 10
+    assert found.to_arrow().equals(expected.to_arrow())
+    assert metadata["stitch"] == counts.__dict__
+    assert "shard" not in metadata
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes(min_overlap=0), st.integers(1, 4), st.integers(1, 200), st.randoms(use_true_random=False))
+def test_neither_shards_nor_their_order_nor_blocks_matter(tmp_path_factory, scene, shards, block, random):
+    labels, tile, overlap = scene
+    grid = full_grid(labels.shape, tile, overlap)
+    parts = oracle(labels, grid)
+    one, several = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("several")
+    whole = write_shards(one, parts, grid, 1)
+    cut = write_shards(several, parts, grid, shards)
+    expected = stitched(whole, "out.parquet")
+    random.shuffle(cut)
+    assert stitched(cut, "out.parquet", block=block) == expected
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_workers_give_the_same_bytes(slide, scheduler):
+    expected = stitched(slide, "one.parquet")
+    assert stitched(slide, f"{scheduler}.parquet", workers=2, scheduler=scheduler, block=100) == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(slide):
+    from distributed import LocalCluster
+
+    expected = stitched(slide, "one.parquet")
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        nanny = next(iter(cluster.workers.values()))
+        victim = cluster.scheduler.workers[nanny.worker_address]
+        done, killed = threading.Event(), threading.Event()
+
+        def kill_in_the_middle():
+            while not done.is_set():
+                if victim.processing:
+                    os.kill(nanny.pid, signal.SIGKILL)
+                    killed.set()
+                    return
+                time.sleep(0.0005)
+
+        killer = threading.Thread(target=kill_in_the_middle)
+        killer.start()
+        found = stitched(slide, "cluster.parquet", scheduler=cluster.scheduler_address, block=1)
+        done.set()
+        killer.join()
+    assert killed.is_set()
+    assert found == expected
+
+
+def test_an_address_without_a_scheduler_is_told(slide):
+    import dask
+
+    quickly = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+    with (
+        quickly,
+        pytest.raises(ConfigError, match=r"--scheduler is 'tcp://127\.0\.0\.1:9', where no Dask cluster answers"),
+    ):
+        stitched(slide, "none.parquet", scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"scheduler": "cluster"}, "--scheduler is 'cluster', accepted: threads, processes, tcp://HOST:PORT"),
+        ({"workers": 0}, "--workers is 0, accepted: a whole number >= 1"),
+    ],
+)
+def test_wrong_options_are_told(slide, options, told):
+    with pytest.raises(ConfigError, match=told):
+        stitched(slide, "none.parquet", **options)
+
+
+def test_blocks_are_runs_of_tile_rows_that_hold_every_instance_once(slide):
+    grid = Grid.read(slide[0].parent / "grid.parquet")
+    layout, _ = scan(slide, grid, "grid.parquet")
+    blocks = cut_into_blocks(layout, 150)
+    assert len(blocks) > 3
+    assert [last for _, last in blocks[:-1]] == [first for first, _ in blocks[1:]]
+    sizes = [layout.row_start[last] - layout.row_start[first] for first, last in blocks]
+    assert sum(sizes) == len(layout)
+    assert all(size <= 150 or last == first + 1 for size, (first, last) in zip(sizes, blocks))
+
+
+def test_row_groups_have_a_fixed_size_and_ids_run_on(tmp_path):
+    n = 70_000
+    x = np.arange(n) % 1000
+    y = np.arange(n) // 1000
+    grid = full_grid((1000, 1000), 1000, 0)
+    part = make(shapely.box(x, y, x + 1, y + 1), np.zeros(n), np.zeros(n), np.zeros(n))
+    [path] = write_shards(tmp_path, [part], grid, 1)
+    stitched([path], "out.parquet")
+    file = pq.ParquetFile(tmp_path / "out.parquet")
+    assert [file.metadata.row_group(k).num_rows for k in range(2)] == [65536, n - 65536]
+    assert file.read(["instance"])["instance"].to_pylist() == list(range(1, n + 1))
+
+
+def test_free_outlines_are_scaled_in_place_and_through_shapely_alike(tmp_path):
+    simple = shapely.Polygon([(1.25, 2), (9, 3), (5, 8.5)])
+    holed = shapely.box(20, 20, 40, 40).difference(shapely.box(25, 25, 30, 30))
+    multi = shapely.union(shapely.box(50, 5, 55, 9), shapely.box(60, 5, 65, 9))
+    geometry = np.array([simple, holed, simple, multi, simple], object)
+    grid = full_grid((100, 100), 100, 0)
+    grid = replace(grid, tiling=replace(grid.tiling, scale=(2.5, 3.0)))
+    zero = np.zeros(len(geometry))
+    [path] = write_shards(tmp_path, [make(geometry, zero, zero, zero)], grid, 1)
+    stitched([path], "out.parquet")
+    found, _ = read_instances(tmp_path / "out.parquet", stitched=True)
+    expected = shapely.transform(geometry, lambda xy: xy * (2.5, 3.0))
+    assert shapely.equals_identical(found.geometry, expected).all()
+    box = pq.read_table(tmp_path / "out.parquet", columns=["bbox"])["bbox"].to_pylist()
+    assert [tuple(row.values()) for row in box] == [geometry.bounds for geometry in expected]
+
+
+def test_a_failure_record_is_passed_on(slide, tmp_path):
+    record = tmp_path / "000.parquet"
+    write_failure(record, "segment", "no such file")
+    with pytest.raises(UpstreamFailure, match="no such file"):
+        stitch([record, *slide[1:]], slide[0].parent / "grid.parquet", tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda shards: shards[1:], "5 shards, but 4 instance tables given"),
+        (lambda shards: [*shards[1:], shards[1]], "shard 1 is given twice"),
+    ],
+    ids=["missing", "twice"],
+)
+def test_shards_that_do_not_fit_the_grid_are_told(slide, tmp_path, change, told):
+    with pytest.raises(FormatError, match=told):
+        stitch(change(slide), slide[0].parent / "grid.parquet", tmp_path / "out.parquet")
+
+
+def test_rows_out_of_order_and_of_tiles_not_kept_are_told(tmp_path):
+    box = shapely.box(0, 0, 1, 1)
+    grid = full_grid((40, 100), 40, 10)
+    for part, told in (
+        (make([box, box], [0, 0], [1, 0], [0, 0]), "not in the order of tiles"),
+        (make([box], [0], [7], [0]), "tiles that the grid does not keep"),
+    ):
+        [path] = write_shards(tmp_path, [part, *[Instances.empty(["object"])] * 2], grid, 1)
+        with pytest.raises(FormatError, match=told):
+            stitch([path], tmp_path / "grid.parquet", tmp_path / "out.parquet")

@@ -1,0 +1,107 @@
+"""What becomes of instances that two tiles drew differently is defined and counted (docs/stitching.md)."""
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gigaseg.instances.table import Instances
+from gigaseg.stitch.stitch import stitch_instances
+from gigaseg.testing.labels import label_image
+from stitching import NOISE, full_grid, noisy, oracle, scenes
+
+OUTCOME = {
+    "one outline moved": ("the left one, more central", {"matched": 1, "joined": 1}),
+    "split by the less central tile": ("the left one", {"single": 3, "conflicts": 2, "dropped": 2}),
+    "merged by the less central tile": ("the two right ones", {"single": 3, "conflicts": 2, "dropped": 1}),
+    "half of a merged one agrees": ("the two right ones", {"matched": 1, "joined": 1, "single": 1}),
+    "missed by one tile": ("the left one", {"single": 1}),
+    "drawn short of the border": ("the union", {"matched": 1, "joined": 1, "unions": 1}),
+    "a sliver that moved": ("the right one", {"single": 2, "conflicts": 1, "dropped": 1}),
+    "nested, and both tiles say so": ("the two left ones", {"matched": 2, "joined": 2}),
+    "a speck in a large piece": ("both", {"single": 2, "conflicts": 1}),
+}
+
+
+def expected(name):
+    left, right = NOISE[name]
+    union = [shapely.union_all([*left, *right])]
+    return {"both": [*left, *right], "the union": union}.get(
+        OUTCOME[name][0], left if "left" in OUTCOME[name][0] else right
+    )
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_noise_has_a_defined_outcome_that_is_counted(name):
+    found, counts = stitch_instances(*noisy(name))
+    wanted = expected(name)
+    assert len(found) == len(wanted)
+    assert all(any(g.equals(w) for w in wanted) for g in found.geometry)
+    told = {key: value for key, value in counts.__dict__.items() if value and "instances" not in key}
+    assert told == OUTCOME[name][1]
+
+
+def test_a_tile_that_misses_everything_costs_nothing_that_its_neighbours_saw():
+    labels = label_image("nuclei", (160, 160), 5)
+    grid = full_grid(labels.shape, 64, 32)
+    parts = oracle(labels, grid)
+    blind = [part.take(np.arange(0)) if k == 5 else part for k, part in enumerate(parts)]
+    found, counts = stitch_instances(Instances.concat(blind), grid)
+    tile = shapely.box(*grid.tiling.bounds(*divmod(5, grid.tiling.cols)))
+    everything, _ = stitch_instances(Instances.concat(parts), grid)
+    outside = everything.take(~shapely.intersects(everything.geometry, tile))
+    assert len(outside) > 10
+    kept = set(shapely.to_wkb(shapely.normalize(found.geometry)).tolist())
+    assert set(shapely.to_wkb(shapely.normalize(outside.geometry)).tolist()) <= kept
+    assert counts.dropped == 0
+
+
+@st.composite
+def disturbed(draw):
+    """A scene whose tile instances were moved, halved, left out, or drawn as one with the next."""
+    labels, tile, overlap = draw(scenes())
+    grid = full_grid(labels.shape, tile, overlap)
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    parts = []
+    for part, row, col in zip(oracle(labels, grid), grid.row, grid.col):
+        rectangle = shapely.box(*grid.tiling.bounds(int(row), int(col)))
+        geometry = (
+            shapely.transform(part.geometry, lambda xy: xy + rng.normal(0, 0.7, 2)) if len(part) else part.geometry
+        )
+        half = rng.random(len(part)) < 0.2
+        middle = shapely.bounds(geometry).reshape(-1, 4)
+        left = shapely.box(middle[:, 0], middle[:, 1], (middle[:, 0] + middle[:, 2]) / 2, middle[:, 3])
+        geometry[half] = shapely.intersection(geometry[half], left[half])
+        geometry = shapely.intersection(geometry, rectangle)
+        keep = (rng.random(len(part)) < 0.9) & (shapely.area(geometry) > 0)
+        keep &= np.isin(shapely.get_type_id(geometry), [3, 6])
+        from dataclasses import replace
+
+        parts.append(replace(part, geometry=geometry).take(keep))
+    return grid, parts
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(disturbed(), st.randoms(use_true_random=False))
+def test_noise_is_accounted_for_and_stitched_alike_in_any_order(scene, random):
+    grid, parts = scene
+    found, counts = stitch_instances(Instances.concat(parts), grid)
+    assert counts.instances == len(found) == counts.tile_instances - counts.joined - counts.dropped
+    assert found.members.sum() <= counts.tile_instances
+    assert shapely.is_valid(found.geometry).all()
+    assert (found.cut > 0).sum() == counts.cut
+    random.shuffle(parts)
+    again, same = stitch_instances(Instances.concat(parts), grid)
+    assert again.to_arrow().equals(found.to_arrow())
+    assert same == counts
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(disturbed())
+def test_whatever_the_noise_nearly_every_pixel_that_was_drawn_stays_drawn(scene):
+    grid, parts = scene
+    drawn = shapely.union_all(np.concatenate([part.geometry for part in parts]))
+    found, _ = stitch_instances(Instances.concat(parts), grid)
+    lost = drawn.difference(shapely.union_all(found.geometry)).area
+    assert lost <= 0.5 * drawn.area

@@ -1,0 +1,134 @@
+"""Scenes for the tests of stitching: label images, what an oracle finds in their tiles, and shards on disk."""
+
+import numpy as np
+import shapely
+from hypothesis import strategies as st
+from rasterio.features import rasterize
+
+from gigaseg.instances.polygons import polygons_from_labels
+from gigaseg.instances.table import Instances
+from gigaseg.testing.labels import LABEL_KINDS, label_image
+from gigaseg.tiles.grid import Grid
+from gigaseg.tiles.tiling import Tiling
+
+
+def full_grid(shape, tile, overlap, kept=None):
+    tiling = Tiling(tile, overlap, shape[1], shape[0], (1.0, 1.0), (1.0, 1.0), "px")
+    keep = np.ones((tiling.rows, tiling.cols), bool) if kept is None else kept(tiling)
+    row, col = np.nonzero(keep)
+    n = len(row)
+    return Grid(
+        tiling,
+        "s",
+        row.astype(np.int32),
+        col.astype(np.int32),
+        np.ones(n, np.float32),
+        np.zeros(n, np.int32),
+        1,
+    )
+
+
+def make(geometry, tile_row, tile_col, cut, score=None):
+    n = len(geometry)
+    return Instances(
+        geometry=np.asarray(geometry, dtype=object),
+        score=np.ones(n, np.float32) if score is None else np.asarray(score, np.float32),
+        class_index=np.zeros(n, np.int32),
+        class_prob=np.ones((n, 1), np.float32),
+        tile_row=np.asarray(tile_row, np.int32),
+        tile_col=np.asarray(tile_col, np.int32),
+        cut=np.asarray(cut, np.uint8),
+        prompt=np.full(n, -1),
+        classes=("object",),
+    )
+
+
+def oracle(labels, grid):
+    """Instances of each kept tile, as a segmenter that makes no mistake would find them."""
+    parts = []
+    tiling = grid.tiling
+    for row, col in zip(grid.row, grid.col):
+        x, y = int(col) * tiling.stride, int(row) * tiling.stride
+        crop = labels[y : y + tiling.tile, x : x + tiling.tile]
+        ids, geometry = polygons_from_labels(crop)
+        sides = np.zeros(len(ids), np.uint8)
+        if len(ids):
+            box = shapely.bounds(geometry)
+            sides |= ((box[:, 0] == 0) & (col > 0)).astype(np.uint8) * 1
+            sides |= ((box[:, 1] == 0) & (row > 0)).astype(np.uint8) * 2
+            sides |= ((box[:, 2] == tiling.tile) & (x + tiling.tile < tiling.width)).astype(np.uint8) * 4
+            sides |= ((box[:, 3] == tiling.tile) & (y + tiling.tile < tiling.height)).astype(np.uint8) * 8
+            geometry = shapely.transform(geometry, lambda xy, x=x, y=y: xy + (x, y))
+        parts.append(make(geometry, np.full(len(ids), row), np.full(len(ids), col), sides))
+    return parts
+
+
+def painted(instances, shape):
+    image = np.zeros(shape, np.int32)
+    for i, geometry in enumerate(instances.geometry, 1):
+        image += rasterize([(geometry, i)], out_shape=shape, dtype=np.int32)
+    return image
+
+
+def same_partition(a, b):
+    """The two label images hold the same sets of pixels, whatever their numbers."""
+    pairs = np.unique(np.column_stack([a.ravel(), b.ravel()]), axis=0)
+    return len(pairs) == len(np.unique(a)) == len(np.unique(b)) and ((pairs[:, 0] == 0) == (pairs[:, 1] == 0)).all()
+
+
+@st.composite
+def scenes(draw, min_overlap=1):
+    tile = draw(st.integers(24, 64))
+    overlap = draw(st.integers(min_overlap, tile // 2))
+    shape = (draw(st.integers(10, 150)), draw(st.integers(10, 150)))
+    phase = (draw(st.integers(0, 30)), draw(st.integers(0, 30)))
+    kind = draw(st.sampled_from(LABEL_KINDS))
+    labels = label_image(kind, (shape[0] + phase[0], shape[1] + phase[1]), draw(st.integers(0, 10**6)))
+    shifted = labels[phase[0] :, phase[1] :]
+    from skimage.measure import label
+
+    return label(shifted, connectivity=2), tile, overlap
+
+
+def write_shards(folder, parts, grid, shards=3):
+    """Write grid.parquet and the tile instances of `parts` (a tile each, in order) as shards; returns their paths."""
+    tiles = len(grid.row)
+    shard = (np.arange(tiles) * shards // max(tiles, 1)).astype(np.int32)
+    Grid(grid.tiling, "s", grid.row, grid.col, grid.foreground, shard, shards).write(folder / "grid.parquet")
+    paths = []
+    for k in range(shards):
+        mine = [part for part, of in zip(parts, shard) if of == k]
+        table = Instances.concat(mine) if mine else Instances.empty(["object"])
+        paths.append(folder / f"{k:03d}.parquet")
+        table.write(paths[-1], {"slide": "s", "grid": grid.tiling.to_dict(), "shard": k})
+    return paths
+
+
+def box(xmin, ymin, xmax, ymax):
+    return shapely.box(xmin, ymin, xmax, ymax)
+
+
+NOISE = {
+    "one outline moved": ([box(40, 20, 52, 32)], [box(40.8, 20.5, 53, 32.3)]),
+    "split by the less central tile": ([box(36, 20, 50, 44)], [box(36, 20, 50, 30.5), box(36, 33.5, 50, 44)]),
+    "merged by the less central tile": ([box(46, 20, 60, 44)], [box(46, 20, 60, 30.5), box(46, 33.5, 60, 44)]),
+    "half of a merged one agrees": ([box(36, 20, 50, 44)], [box(36, 20, 50, 35), box(36, 37, 50, 44)]),
+    "missed by one tile": ([box(40, 20, 52, 32)], []),
+    "drawn short of the border": ([box(2, 20, 64, 44)], [box(33, 20, 90, 44)]),
+    "a sliver that moved": ([box(61, 20, 64, 32)], [box(62.8, 20, 76, 32)]),
+    "nested, and both tiles say so": (
+        [box(36, 16, 60, 48), box(42, 24, 54, 40)],
+        [box(36, 16, 60, 48), box(42, 24, 54, 40)],
+    ),
+    "a speck in a large piece": ([box(2, 10, 64, 54)], [box(44, 24, 54, 34)]),
+}
+"""What two tiles of 64 px, 32 px apart, drew of the same objects: (left tile, right tile)."""
+
+
+def noisy(name):
+    """Tile instances of a scene of `NOISE`, and its grid."""
+    left, right = NOISE[name]
+    geometry = [*left, *right]
+    col = [0] * len(left) + [1] * len(right)
+    cut = [4 * (g.bounds[2] == 64) if c == 0 else g.bounds[0] == 32 for g, c in zip(geometry, col)]
+    return make(geometry, np.zeros(len(col)), col, cut), full_grid((64, 96), 64, 32)
