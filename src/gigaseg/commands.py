@@ -146,6 +146,7 @@ def _measure_arguments(parser: ArgumentParser) -> None:
     _path(parser, "instances", "instances.parquet")
     _path(parser, "--info", "slide.json")
     _path(parser, "--foreground", "foreground.tif")
+    parser.add_argument("--regions", type=Path, help="polygons to report on (default: none)")
     _path(parser, "--out", "measurements.parquet to write")
     _path(parser, "--summary", "summary.json to write")
     add_options(parser, MeasureConfig)
@@ -160,6 +161,7 @@ def _measure(args: Namespace) -> None:
         args.foreground,
         args.out,
         args.summary,
+        regions=args.regions,
         config=from_options(MeasureConfig, args),
         digest=args.digest,
     )
@@ -252,6 +254,7 @@ def _report(args: Namespace) -> None:
     from gigaseg.report.cohort import report
 
     slides = [args.results / row["slide"] for row in read_cohort(args.cohort) if row["step"] != "sheet"]
+    slides = list(dict.fromkeys(slides))  # regions have rows of their own
     report(
         args.cohort,
         [folder / "summary.json" for folder in slides],

@@ -23,7 +23,7 @@ from gigaseg.sheet import BadRow, Row, read_sheet
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 1, "export": 1,
+    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 2, "export": 1,
     "overview": 1, "aggregate": 1, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
@@ -100,6 +100,8 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     if row.annotations:
         options["grid"] += ["--side-file", str(row.annotations)]
         options["segment"] += ["--annotations", str(row.annotations)]
+    if row.regions:
+        options["measure"] += ["--regions", str(row.regions)]
     return SlidePlan(
         row=row,
         preset=preset,
@@ -144,7 +146,7 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
         "tile": [],
         "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint],
         "stitch": [asdict(preset.stitch)],
-        "measure": [asdict(preset.measure)],
+        "measure": [asdict(preset.measure), cache.sha256(row.regions)],
         "export": [],
         "overview": [
             report["overview_px"],
