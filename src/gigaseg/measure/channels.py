@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -63,9 +64,12 @@ class Channels:
         (n, channels) values, (n, channels) bins, and (n, channels) bool where there is data, None for everywhere.
         """
         if self.used is None:
-            od = _OD.take(pixels) @ _STAIN_FROM_OD
-            np.maximum(od, 0, out=od)
-            return od, np.minimum(od * np.float32(1 / STAIN_BIN), self.bins - 1).astype(np.uint8), None
+            od = cv2.LUT(np.ascontiguousarray(pixels)[:, np.newaxis], _OD)
+            # one stain at a time, so that each is contiguous
+            stains = np.stack([cv2.transform(od, row[np.newaxis]).reshape(-1) for row in _STAIN_FROM_OD.T.copy()])
+            np.maximum(stains, 0, out=stains)
+            bins = np.minimum(stains * np.float32(1 / STAIN_BIN), self.bins - 1).astype(np.uint8)
+            return stains.T, bins.T, None
         valid = None
         if self.info.nodata is not None:
             valid = np.asarray(pixels != np.asarray(self.info.nodata).astype(pixels.dtype))

@@ -55,22 +55,26 @@ def tally_pixels(
     Parameters
     ----------
     pixels : (m, channels) as `Channels.values` takes them.
-    owner : (m,) instance of each pixel, 0..count-1.
+    owner : (m,) instance of each pixel, 0..count-1, ascending.
     pairs : co-occurrence counts, kept as they are.
     """
     values, bins, valid = channels.values(pixels)
     width = channels.bins
-    total = np.empty((count, len(channels.names)))
-    squares = np.empty_like(total)
+    total = np.zeros((count, len(channels.names)))
+    squares = np.zeros_like(total)
     histogram = np.empty((count, len(channels.names), width), np.int64)
     first_bin = owner * width
+    seen = np.flatnonzero(np.bincount(owner, minlength=count))
+    start = np.searchsorted(owner, seen)
     for c in range(len(channels.names)):
         # float64: squares of 16-bit values add up beyond what float32 holds
-        value, own, key = values[:, c].astype(np.float64), owner, first_bin + bins[:, c]
+        value, key = values[:, c].astype(np.float64), first_bin + bins[:, c]
         if valid is not None and not valid[:, c].all():
-            value, own, key = value[valid[:, c]], own[valid[:, c]], key[valid[:, c]]
-        total[:, c] = np.bincount(own, value, count)
-        squares[:, c] = np.bincount(own, value * value, count)
+            value[~valid[:, c]] = 0
+            key = key[valid[:, c]]
+        if len(seen):
+            total[seen, c] = np.add.reduceat(value, start)
+            squares[seen, c] = np.add.reduceat(value * value, start)
         histogram[:, c] = np.bincount(key, minlength=count * width).reshape(count, width)
     return Tally(total, squares, histogram, pairs)
 
