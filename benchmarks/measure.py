@@ -51,7 +51,7 @@ print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu,
 SOPA = """
 import json, sys, time, warnings
 warnings.filterwarnings("ignore")
-import dask.array as da, geopandas as gpd, numpy as np, shapely, spatialdata, tifffile, zarr
+import dask.array as da, geopandas as gpd, spatialdata, tifffile, zarr
 from spatialdata.models import Image2DModel, ShapesModel
 from sopa.aggregation import aggregate_channels
 folder = sys.argv[1]
@@ -67,7 +67,6 @@ means = aggregate_channels(sdata, image_key="image", shapes_key="cells")
 peak = int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024
 print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu,
                   peak]))
-np.save(folder + "/sopa.npy", means)
 """
 
 
@@ -92,9 +91,7 @@ def main() -> None:
                 for name, options in cases(count)
             ]
             if args.peers and count <= args.peer_limit:
-                rows.append(
-                    ("sopa: mean of three channels", run([args.peers / "bin" / "python", "-c", SOPA, folder]))
-                )
+                rows.append(("sopa: mean of three channels", run([args.peers / "bin" / "python", "-c", SOPA, folder])))
             for name, (seconds, cpu, memory) in rows:
                 lines.append(f"| {made:,} | {side:,}² | {name} | {seconds:.1f} | {cpu:.1f} | {memory:,.0f} |")
                 print(lines[-1], flush=True)

@@ -222,6 +222,7 @@ def _aggregate_arguments(parser: ArgumentParser) -> None:
     _cohort_arguments(parser)
     _path(parser, "--out", "cohort.tsv to write")
     _path(parser, "--table", "cohort.parquet to write")
+    parser.add_argument("--pooled", type=Path, help="cohort_measurements.tsv to write (default: none)")
 
 
 def _aggregate(args: Namespace) -> None:
@@ -234,6 +235,7 @@ def _aggregate(args: Namespace) -> None:
         args.out,
         args.table,
         labels={row.slide: {"preset": row.preset, "group": row.group or ""} for row in rows},
+        pooled=args.pooled,
         bad_rows=[(row.slide, row.reason) for row in bad],
         digest=args.digest,
     )

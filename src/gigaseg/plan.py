@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 REVISIONS = {
     "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 2, "export": 1,
-    "overview": 1, "aggregate": 1, "report": 1,
+    "overview": 1, "aggregate": 2, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
 

@@ -1,61 +1,17 @@
 """A slide on disk whose instances are known."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from gigaseg.instances.polygons import polygons_from_labels
-from gigaseg.instances.table import Instances
 from gigaseg.slides.inspect import inspect
-from gigaseg.stitch.stitch import to_level0
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
-
-
-@dataclass(frozen=True)
-class Files:
-    """Inputs and outputs of `measure`."""
-
-    folder: Path
-
-    def __getattr__(self, name: str) -> Path:
-        return self.folder / {
-            "slide": "slide.tif", "info": "slide.json", "instances": "instances.parquet",
-            "foreground": "foreground.tif", "measurements": "measurements.parquet", "summary": "summary.json",
-        }[name]  # fmt: skip
-
-    @property
-    def inputs(self):
-        return self.instances, self.info, self.foreground, self.measurements, self.summary
-
-
-def instances_of(labels, classes=("nucleus",), scale=(1.0, 1.0)):
-    """Instances of a label image (working px) in level-0 px; classes in turn."""
-    _, geometry = polygons_from_labels(labels)
-    n = len(geometry)
-    class_index = (np.arange(n) % len(classes)).astype(np.int32)
-    found = Instances(
-        geometry=geometry,
-        score=np.ones(n, np.float32),
-        class_index=class_index,
-        class_prob=np.eye(len(classes), dtype=np.float32)[class_index],
-        tile_row=np.zeros(n, np.int32),
-        tile_col=np.zeros(n, np.int32),
-        cut=np.zeros(n, np.uint8),
-        prompt=np.full(n, -1, np.int64),
-        classes=tuple(classes),
-        members=np.ones(n, np.int16),
-    )
-    return to_level0(found, scale)
-
-
-def write_instances(path, found, tiling, outlines="pixels"):
-    metadata = {"slide": "case-1", "segmenter": "annotations", "checkpoint": None, "outlines": outlines}
-    found.write(path, {**metadata, "grid": tiling.to_dict(), "stitch": {}})
+from measured import Files, instances_of, write_instances
 
 
 @pytest.fixture

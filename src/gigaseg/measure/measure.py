@@ -43,7 +43,7 @@ _DIMENSION = {
     "eccentricity": 0, "solidity": 0,
 }  # fmt: skip
 
-_NO_MEASUREMENT = ("instance", "class", "region", "centroid_x_px", "centroid_y_px")
+NO_MEASUREMENT = ("instance", "class", "region", "centroid_x_px", "centroid_y_px")
 """Columns of measurements.parquet that nobody wants the mean of."""
 
 _NO_MEMBERS = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -105,7 +105,7 @@ def measure(
             for table in tables:
                 writer.write_table(table)
     content: dict[str, Any] = {"format": SUMMARY_FORMAT, "status": "ok", **base, **_provenance(stream.metadata, slide)}
-    names = [name for name in first.column_names if name not in _NO_MEASUREMENT]
+    names = [name for name in first.column_names if name not in NO_MEASUREMENT]
     read = partial(read_column, measurements)
     content |= _summarise(read, names, overview, stream.classes, slide, tissue, config, found, members)
     content["seams"] = stream.metadata.get("stitch", {})
