@@ -166,6 +166,7 @@ def _measure_arguments(parser: ArgumentParser) -> None:
     _path(parser, "instances", "instances.parquet")
     _path(parser, "--info", "slide.json")
     _path(parser, "--foreground", "foreground.tif")
+    parser.add_argument("--regions", type=Path, help="polygons to report on (default: none)")
     _path(parser, "--out", "measurements.parquet to write")
     _path(parser, "--summary", "summary.json to write")
     add_options(parser, MeasureConfig)
@@ -180,6 +181,7 @@ def _measure(args: Namespace) -> None:
         args.foreground,
         args.out,
         args.summary,
+        regions=args.regions,
         config=from_options(MeasureConfig, args),
         digest=args.digest,
     )
@@ -240,6 +242,7 @@ def _aggregate_arguments(parser: ArgumentParser) -> None:
     _cohort_arguments(parser)
     _path(parser, "--out", "cohort.tsv to write")
     _path(parser, "--table", "cohort.parquet to write")
+    parser.add_argument("--pooled", type=Path, help="cohort_measurements.tsv to write (default: none)")
 
 
 def _aggregate(args: Namespace) -> None:
@@ -252,6 +255,7 @@ def _aggregate(args: Namespace) -> None:
         args.out,
         args.table,
         labels={row.slide: {"preset": row.preset, "group": row.group or ""} for row in rows},
+        pooled=args.pooled,
         bad_rows=[(row.slide, row.reason) for row in bad],
         digest=args.digest,
     )
@@ -273,6 +277,7 @@ def _report(args: Namespace) -> None:
     from gigaseg.report.runs import find_records
 
     slides = [args.results / row["slide"] for row in read_cohort(args.cohort) if row["step"] != "sheet"]
+    slides = list(dict.fromkeys(slides))  # regions have rows of their own
     try:
         config = json.loads(args.config_json)
     except ValueError as error:

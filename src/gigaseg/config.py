@@ -102,6 +102,18 @@ class MeasureConfig:
         low=0,
         high=1,
     )
+    intensity: bool = key(True, "measure pixels: stains of brightfield slides, native channels of others")
+    intensity_quantiles: tuple[float, ...] = key(
+        lambda: (0.1, 0.5, 0.9),
+        "quantiles over the pixels of each instance, beside mean and sd, 0 .. 1; none: []",
+        low=0,
+        high=1,
+    )
+    texture: bool = key(False, "Haralick features of grey levels, 1 working px apart; needs intensity")
+    spatial: bool = key(True, "distance to the nearest neighbour, number of neighbours, local density")
+    neighbours_within: float = key(
+        50.0, "distance within which instances count as neighbours, in the preset's unit", low=1e-9
+    )
 
 
 @dataclass(frozen=True)
@@ -209,6 +221,8 @@ def _check_preset(path: str, preset: Preset) -> list[str]:
             )
     except SegmenterError as error:
         errors.append(f"{path}.segmenter: {error}")
+    if preset.measure.texture and not preset.measure.intensity:
+        errors.append(f"{path}.measure.texture is true, but intensity is false; accepted: both true, or texture false")
     errors += [f"{path}.export: {unknown('format', name, FORMATS)}" for name in preset.export if name not in FORMATS]
     return errors
 

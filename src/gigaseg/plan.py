@@ -23,7 +23,7 @@ from gigaseg.sheet import BadRow, Row, read_sheet
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 2, "measure": 1, "export": 1,
+    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 1, "export": 1,
     "overview": 1, "aggregate": 1, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
@@ -98,6 +98,8 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     if row.annotations:
         options["grid"].append(f"--side-file={row.annotations}")
         options["segment"].append(f"--annotations={row.annotations}")
+    if row.regions:
+        options["measure"].append(f"--regions={row.regions}")
     return SlidePlan(
         row=row,
         preset=preset,
@@ -142,7 +144,7 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
         # tile stores are temporary: what they hold counts here
         "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint, REVISIONS["tile"]],
         "stitch": [asdict(preset.stitch)],
-        "measure": [asdict(preset.measure)],
+        "measure": [asdict(preset.measure), cache.sha256(row.regions)],
         "export": [],
         "overview": [
             report["overview_px"],

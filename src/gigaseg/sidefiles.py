@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ class Polygons:
     classes: tuple[str, ...]
 
 
-def read_polygons(path: Path, info: SlideInfo, tiling: Tiling) -> Polygons:
+def read_polygons(path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[str] = _CLASS_COLUMNS) -> Polygons:
     """Read the polygons of a GeoJSON (QuPath's export too), GeoPackage, shapefile or GeoParquet file.
 
     Coordinates are level-0 px of the slide; for a georeferenced slide they are in the file's CRS and are transformed
     to the slide's. Invalid geometries are repaired, empty ones and other types left out, both counted in the log.
+    The class of a polygon is the first of its properties `names` that says something.
 
     Raises
     ------
@@ -67,11 +69,11 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling) -> Polygons:
         if not finite:
             raise FormatError(f"{path}: coordinates outside its CRS {frame.crs}; are they pixels?")
     geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
-    names = _class_names(frame)
+    classes_of = _class_names(frame, names)
     polygonal = np.isin(shapely.get_type_id(geometry), (3, 6)) & ~shapely.is_empty(geometry)
     if not polygonal.any():
         raise FormatError(f"{path}: {len(geometry)} features, none of them a polygon; expected polygons")
-    geometry, names = geometry[polygonal], names[polygonal]
+    geometry, classes_of = geometry[polygonal], classes_of[polygonal]
     geometry = shapely.transform(shapely.force_2d(geometry), lambda xy: _to_working(xy, info, tiling))
     geometry, repaired = _repair(geometry)
     slide = shapely.box(0, 0, tiling.width, tiling.height)
@@ -86,7 +88,7 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling) -> Polygons:
         "%s: %d polygons, %d repaired, %d not polygons, %d off the slide",
         path, int(left.sum()), repaired, int((~polygonal).sum()), int((~left).sum()),
     )  # fmt: skip
-    classes, index = np.unique(names[left].astype(str), return_inverse=True)
+    classes, index = np.unique(classes_of[left].astype(str), return_inverse=True)
     return Polygons(geometry[left], index.astype(np.int32), tuple(classes.tolist()))
 
 
@@ -109,12 +111,13 @@ def _read(path: Path) -> Any:
     return frame
 
 
-def _class_names(frame: Any) -> npt.NDArray[np.object_]:
+def _class_names(frame: Any, names: Sequence[str]) -> npt.NDArray[np.object_]:
     """Class of each feature: QuPath's classification object, or a plain column."""
-    for column in _CLASS_COLUMNS:
-        if column in frame.columns:
-            return np.array([_class_name(value) for value in frame[column]], dtype=object)
-    return np.full(len(frame), UNCLASSIFIED, dtype=object)
+    found = np.full(len(frame), UNCLASSIFIED, dtype=object)
+    for column in [name for name in names if name in frame.columns][::-1]:
+        said = np.array([_class_name(value) for value in frame[column]], dtype=object)
+        found = np.where(said == UNCLASSIFIED, found, said)
+    return found
 
 
 def _class_name(value: Any) -> str:

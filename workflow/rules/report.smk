@@ -33,6 +33,7 @@ rule aggregate:
     input:
         sheet=PLAN.config.slides,
         summaries=of_slides("summary.json"),
+        measurements=of_slides("measurements.parquet"),
     output:
         cohort=report(
             f"{RESULTS}/cohort.tsv",
@@ -41,6 +42,7 @@ rule aggregate:
             labels={"table": "all slides"},
         ),
         table=f"{RESULTS}/cohort.parquet",
+        pooled=f"{RESULTS}/cohort_measurements.tsv",
     log:
         f"{RESULTS}/log/aggregate.log",
     conda:
@@ -51,7 +53,8 @@ rule aggregate:
         digest=PLAN.digests["aggregate"],
     shell:
         "gigaseg aggregate --sheet {input.sheet:q} --results {params.results:q} --presets {params.presets:q}"
-        " --out {output.cohort:q} --table {output.table:q} --digest {params.digest} 2> {log:q}"
+        " --out {output.cohort:q} --table {output.table:q} --pooled {output.pooled:q}"
+        " --digest {params.digest} 2> {log:q}"
 
 
 rule report:

@@ -80,7 +80,7 @@ class MeasuredInstances:
         rows, schema = pq.read_metadata(measurements).num_rows, pq.read_schema(measurements)
         if rows != self.count:
             raise FormatError(f"{measurements}: has {rows} rows, but {instances} has {self.count}; run measure again")
-        self.measurements: list[pa.Field] = [field for field in schema if field.name != "instance"]
+        self.measurements: list[pa.Field] = [f for f in schema if f.name not in ("instance", "class")]
 
     def __iter__(self) -> Iterator[Batch]:
         instances, measurements = self._paths

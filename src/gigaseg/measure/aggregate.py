@@ -12,14 +12,16 @@ from typing import Any
 import pyarrow as pa
 
 from gigaseg import __version__
+from gigaseg.config import MeasureConfig
 from gigaseg.errors import FormatError, UserError
 from gigaseg.files import atomic, read_failure, read_json, write_parquet
 from gigaseg.measure.measure import SUMMARY_FORMAT
+from gigaseg.measure.pool import Source, pool
 
 log = logging.getLogger(__name__)
 
 COHORT_FORMAT = "gigaseg/cohort/1"
-_FIRST = ("slide", "status", "step", "reason", "preset", "group", "segmenter", "unit", "instances")
+_FIRST = ("slide", "status", "step", "reason", "preset", "group", "segmenter", "unit", "instances", "region")
 
 
 def aggregate(
@@ -28,25 +30,30 @@ def aggregate(
     table: str | Path,
     *,
     labels: dict[str, dict[str, str]] | None = None,
+    pooled: str | Path | None = None,
     bad_rows: Sequence[tuple[str, str]] = (),
     digest: str = "",
 ) -> list[dict[str, Any]]:
-    """Write cohort.tsv and cohort.parquet.
+    """Write cohort.tsv and cohort.parquet: a row a slide, followed by a row for each of its regions.
 
     Parameters
     ----------
     summaries : (slide, summary.json) of every slide, in the order of the sheet; failure records included.
     out, table : cohort.tsv and cohort.parquet.
     labels : preset and group of each slide.
+    pooled : where to write the distributions of all slides' measurements together (`gigaseg.measure.pool`), whose
+        measurements.parquet lie beside their summaries; None: nowhere.
     bad_rows : (name, reason) of rows of the sheet that could not be used.
 
     Returns
     -------
     The rows.
     """
-    rows = [{**_row(slide, Path(path)), **(labels or {}).get(slide, {})} for slide, path in summaries]
+    known = labels or {}
+    rows = [{**row, **known.get(slide, {})} for slide, path in summaries for row in _rows(slide, Path(path))]
     rows += [{"slide": name, "status": "failed", "step": "sheet", "reason": reason} for name, reason in bad_rows]
-    names = [*_FIRST, *sorted({name for row in rows for name in row} - set(_FIRST))]
+    first = [name for name in _FIRST if name != "region" or any("region" in row for row in rows)]
+    names = [*first, *sorted({name for row in rows for name in row} - set(first))]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n", restval="")
     writer.writeheader()
@@ -55,33 +62,51 @@ def aggregate(
     write_parquet(table, pa.table(columns), {"format": COHORT_FORMAT, "version": __version__, "digest": digest})
     with atomic(out) as temporary:
         temporary.write_text(stream.getvalue(), encoding="utf-8")
+    if pooled is not None:
+        sources = [
+            Source(
+                Path(path).with_name("measurements.parquet"),
+                known.get(slide, {}).get("preset", ""),
+                known.get(slide, {}).get("group", ""),
+            )
+            for slide, path in summaries
+        ]
+        pool(sources, pooled, MeasureConfig().quantiles)
     failed = [row for row in rows if row["status"] != "ok"]
-    log.info("%d slides, %d failed", len(rows), len(failed))
+    log.info("%d slides, %d failed", len(summaries) + len(bad_rows), len(failed))
     for row in failed:
         log.warning("slide '%s' failed at %s: %s", row["slide"], row["step"], row["reason"])
     return rows
 
 
-def _row(slide: str, path: Path) -> dict[str, Any]:
+def _rows(slide: str, path: Path) -> list[dict[str, Any]]:
+    """The row of a slide, and those of its regions."""
     failure = read_failure(path)
     if failure is not None:
-        return {"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}
+        return [{"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}]
     summary = read_json(path, SUMMARY_FORMAT)
     row: dict[str, Any] = {
         "slide": slide,
         "status": "ok",
         "segmenter": summary["segmenter"],
         "unit": summary["unit"],
-        "instances": summary["instances"],
-        "mean_score": summary["mean_score"],
-        "flags": "; ".join(summary["flags"]),
     }
+    whole = {**row, **_numbers(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
+    regions = summary.get("regions", {})
+    return [whole, *({**row, "region": name, **_numbers(found)} for name, found in regions.items())]
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a slide or a region."""
+    row: dict[str, Any] = {"instances": summary["instances"]}
     row |= {key: value for key, value in summary.items() if key.startswith(("foreground_", "density_"))}
     for name, found in summary["measurements"].items():
         row[f"{name}_mean"], row[f"{name}_median"] = found["mean"], found.get("q50")
     if len(summary["classes"]) > 1:
         for name, found in summary["classes"].items():
             row[f"fraction_{name}"] = found["fraction"]
+            row |= {f"{key}_{name}": value for key, value in found.items() if key.startswith("density_")}
+        row |= {f"ratio_{name}": value for name, value in summary.get("ratios", {}).items()}
     return row
 
 

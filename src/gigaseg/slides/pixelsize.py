@@ -56,7 +56,13 @@ def resolve_pixel_size(
         return (1.0, 1.0), PIXELS, "sheet"
     if given is not None:
         size = _number(given)
-        _check(path, (size, size), unit, "column 'pixel_size' of the sheet (or --pixel-size)", f"found {given!r}; {override}")
+        _check(
+            path,
+            (size, size),
+            unit,
+            "column 'pixel_size' of the sheet (or --pixel-size)",
+            f"found {given!r}; {override}",
+        )
         return (size, size), unit, "sheet"
     if facts.pixel_size is not None:
         found = f"found {facts.pixel_size[0]:g} x {facts.pixel_size[1]:g} {facts.unit}; {override}"

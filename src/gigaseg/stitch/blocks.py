@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from gigaseg.errors import FormatError, one_line
+from gigaseg.errors import FormatError, is_machine_fault, one_line
 from gigaseg.files import read_metadata
 from gigaseg.instances.table import INSTANCES_FORMAT, box_array
 from gigaseg.stitch.match import match
@@ -78,6 +78,8 @@ class Layout:
             with pq.ParquetFile(path) as opened:
                 return opened.read_row_group(int(self.group[k]), list(columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:
+            if is_machine_fault(error):
+                raise
             raise FormatError(f"{path}: damaged Parquet file ({one_line(error)})") from error
 
 
@@ -109,11 +111,15 @@ def scan(shards: Sequence[str | Path], grid: Grid, source: str | Path) -> tuple[
         found[shard] = path, metadata
     if sorted(found) != list(range(grid.shards)):
         raise FormatError(f"{source}: {grid.shards} shards, but {len(found)} instance tables given")
-    files, first = tuple(found[shard][0] for shard in sorted(found)), found[0][1]
-    for path, metadata in found.values():
+    files = tuple(found[shard][0] for shard in sorted(found))
+    # a shard without instances has no say: a segmenter may learn its classes from a file that it never opened there
+    filled = [shard for shard in sorted(found) if pq.read_metadata(found[shard][0]).num_rows]
+    first = found[filled[0] if filled else 0][1]
+    for shard in filled:
+        path, metadata = found[shard]
         if metadata["classes"] != first["classes"]:
             raise FormatError(
-                f"{path}: classes are {metadata['classes']}, expected those of shard 0, {first['classes']}"
+                f"{path}: classes are {metadata['classes']}, expected {first['classes']} as in other shards"
             )
     file, group, rows, per_row = [], [], [], np.zeros(grid.tiling.rows, np.int64)
     last = -1
@@ -130,6 +136,8 @@ def scan(shards: Sequence[str | Path], grid: Grid, source: str | Path) -> tuple[
                     rows.append(len(row))
                     per_row += np.bincount(row, minlength=len(per_row))
         except (OSError, pa.ArrowException, KeyError) as error:
+            if is_machine_fault(error):
+                raise
             raise FormatError(f"{path}: damaged Parquet file ({one_line(error)})") from error
     return Layout(
         grid=grid,
