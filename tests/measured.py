@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import shapely
 
 from gigaseg.instances.polygons import polygons_from_labels
 from gigaseg.instances.table import Instances
-from gigaseg.stitch.stitch import to_level0
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def instances_of(labels, classes=("nucleus",), scale=(1.0, 1.0)):
     _, geometry = polygons_from_labels(labels)
     n = len(geometry)
     class_index = (np.arange(n) % len(classes)).astype(np.int32)
-    found = Instances(
-        geometry=geometry,
+    return Instances(
+        geometry=shapely.transform(geometry, lambda xy: xy * scale),
         score=np.ones(n, np.float32),
         class_index=class_index,
         class_prob=np.eye(len(classes), dtype=np.float32)[class_index],
@@ -44,7 +44,6 @@ def instances_of(labels, classes=("nucleus",), scale=(1.0, 1.0)):
         classes=tuple(classes),
         members=np.ones(n, np.int16),
     )
-    return to_level0(found, scale)
 
 
 def write_instances(path, found, tiling, outlines="pixels"):
