@@ -103,7 +103,7 @@ def measurements_of(tally: Tally, channels: Channels, quantiles: tuple[float, ..
     statistics = [mean, spread]
     for q in quantiles:
         # a hair off, so that 0.1 * 30 = 3.0000000000000004 is the third
-        rank = np.maximum(np.ceil(q * n - 1e-9), 1)
+        rank = np.maximum(np.ceil(q * n - 1e-9), 1).astype(np.int64)
         place = np.searchsorted(below, before + rank.reshape(-1)) - np.arange(len(ends)) * bins
         place = np.minimum(place.reshape(n.shape), bins - 1)  # beyond it where there is no pixel at all
         value = channels.centres[np.arange(n.shape[1]), place]
