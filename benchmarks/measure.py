@@ -20,11 +20,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import shapely
 import tifffile
 
+from gigaseg.files import write_parquet
 from gigaseg.instances.polygons import polygons_from_labels
 from gigaseg.instances.table import Instances
+from gigaseg.measure.measure import MEASUREMENTS_FORMAT
 from gigaseg.slides.inspect import inspect
 from gigaseg.testing.slides import synthetic_image
 from gigaseg.tiles.foreground import Foreground
@@ -70,6 +73,18 @@ print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu,
 """
 
 
+POOL = """
+import json, sys, time
+from pathlib import Path
+from gigaseg.measure.pool import Source, pool
+files = sorted(Path(sys.argv[1]).glob("*.parquet"))
+begin, cpu = time.perf_counter(), time.process_time()
+pool([Source(path, "nuclei", str(i % 4)) for i, path in enumerate(files)], sys.argv[1] + "/out.tsv", (0.05, 0.5, 0.95))
+peak = int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024
+print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu, peak]))
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, help="environment with sopa (default: ours alone)")
@@ -95,7 +110,26 @@ def main() -> None:
             for name, (seconds, cpu, memory) in rows:
                 lines.append(f"| {made:,} | {side:,}² | {name} | {seconds:.1f} | {cpu:.1f} | {memory:,.0f} |")
                 print(lines[-1], flush=True)
-    write_result(lines)
+    cohort = ["| slides | instances of each | columns | seconds | CPU seconds | peak memory, MB |", "|" + "---|" * 6]
+    for slides, rows in ((20, 50_000), (200, 5_000), (200, 50_000)):
+        with tempfile.TemporaryDirectory() as folder:
+            columns = write_cohort(Path(folder), slides, rows)
+            seconds, cpu, memory = run([sys.executable, "-c", POOL, folder])
+        cohort.append(f"| {slides} | {rows:,} | {columns} | {seconds:.1f} | {cpu:.1f} | {memory:,.0f} |")
+        print(cohort[-1], flush=True)
+    write_result(lines, cohort)
+
+
+def write_cohort(folder: Path, slides: int, rows: int) -> int:
+    """Write measurements.parquet of many slides, two classes, log-normal columns; returns the number of columns."""
+    names = [f"measurement_{i}" for i in range(24)]
+    for slide in range(slides):
+        rng = np.random.default_rng(slide)
+        classes = pa.DictionaryArray.from_arrays(rng.integers(0, 2, rows, np.int32), pa.array(["a", "b"]))
+        table = {"instance": np.arange(1, rows + 1), "class": classes}
+        table |= {name: np.exp(rng.standard_normal(rows, np.float32)) for name in names}
+        write_parquet(folder / f"{slide:03d}.parquet", pa.table(table), {"format": MEASUREMENTS_FORMAT})
+    return len(names)
 
 
 def cases(count: int) -> list[tuple[str, dict[str, object]]]:
@@ -181,9 +215,11 @@ def run(command: list[object]) -> tuple[float, float, float]:
     return seconds, cpu, memory
 
 
-def write_result(lines: list[str]) -> None:
+def write_result(lines: list[str], cohort: list[str]) -> None:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     text = ["# Measuring", "", "`python benchmarks/measure.py --peers VENV`", "", f"On {machine}.", "", *lines, ""]
+    text += ["Pooling the measurements of a cohort (`gigaseg aggregate --pooled`), four groups, two classes:", ""]
+    text += [*cohort, ""]
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "measure.md").write_text("\n".join(text), encoding="utf-8")
 

@@ -163,3 +163,31 @@ def test_the_catalog_entry_runs_the_same_targets(cohort):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "stitch" in done.stdout + done.stderr
+
+
+def test_regions_of_the_sheet_are_reported_and_changed_ones_run_measure_but_not_stitch(cohort):
+    cohort.configure(presets={"nuclei": preset(export=[])})
+    half = {"type": "Polygon", "coordinates": [[[0, 0], [210, 0], [210, 300], [0, 300], [0, 0]]]}
+    regions = cohort.folder / "regions.geojson"
+
+    def write(name):
+        feature = {"type": "Feature", "properties": {"name": name}, "geometry": half}
+        regions.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+
+    write("left")
+    cohort.sheet(
+        ("a", "a.tif", "a.geojson", "regions.geojson"), ("b", "b.tif", "b.geojson", ""),
+        header="slide\tpath\tannotations\tregions",
+    )  # fmt: skip
+    done = cohort.snakemake()
+    assert done.returncode == 0, done.stderr
+    with cohort.path("cohort.tsv").open() as stream:
+        found = [(row["slide"], row["region"]) for row in csv.DictReader(stream, delimiter="\t")]
+    assert found == [("a", ""), ("a", "left"), ("b", "")]
+    pooled = cohort.path("cohort_measurements.tsv").read_text()
+    assert "haematoxylin_od_mean" in pooled
+    assert cohort.planned() == {}
+    write("west")
+    planned = cohort.planned()
+    assert planned["measure"] == 1
+    assert "stitch" not in planned

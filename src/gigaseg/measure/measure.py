@@ -166,37 +166,42 @@ def _tables(
     """The rows of measurements.parquet, in order, at least one table; batches wait until their pixels are known."""
     exact = stream.metadata["outlines"] == "pixels"
     step = (tiling.scale[0] * info.pixel_size[0], tiling.scale[1] * info.pixel_size[1]) if exact else None
-    waiting: list[tuple[int, InstanceBatch, Columns, PixelBatch | None]] = []
+    waiting: list[tuple[int, npt.NDArray[np.int32], Columns, PixelBatch | None]] = []
     # sums of pixels are known when the sweep has passed the last row of a batch
     limits = [*(top / tiling.scale[1] for top in overview.above[1:]), float("inf")]
     first = 0
 
     def finished(reached: float) -> Iterator[pa.Table]:
         while waiting and (waiting[0][3] is None or waiting[0][3].bottom <= reached):
-            begin, batch, columns, pixels = waiting.pop(0)
-            part = slice(begin, begin + len(batch))
+            begin, class_index, columns, pixels = waiting.pop(0)
+            part = slice(begin, begin + len(class_index))
             columns["centroid_x_px"], columns["centroid_y_px"] = overview.centroid[part].T
             if sweep is not None and pixels is not None:
                 columns |= dict(zip(sweep.columns, pixels.values.T.astype(np.float32)))
             columns |= {name: _narrow(values[part]) for name, values in fixed.items()}
-            yield _table(begin, batch.class_index, stream.classes, columns, regions)
+            yield _table(begin, class_index, stream.classes, columns, regions)
 
     nothing = InstanceBatch(np.empty(0, object), np.empty(0, np.float32), np.empty(0, np.uint8), np.empty(0, np.int32))
     batches = iter(stream) if stream.count else iter([nothing])
     for batch, limit in zip(batches, limits):
         pixels = None
         if sweep is not None:
-            working = shapely.transform(batch.geometry, partial(_to_working, tiling=tiling, exact=exact))
-            pixels = sweep.add(np.asarray(working, dtype=object))
-        waiting.append((first, batch, measure_shapes(batch.geometry, info, step), pixels))
+            pixels = sweep.add(_to_working(batch.geometry, tiling.scale, exact))
+        shapes = measure_shapes(batch.geometry, info, step, overview.centroid[first : first + len(batch)])
+        waiting.append((first, batch.class_index, shapes, pixels))
         first += len(batch)
         yield from finished(sweep.advance(limit) if sweep is not None else 0)
 
 
-def _to_working(xy: npt.NDArray[np.float64], tiling: Tiling, exact: bool) -> npt.NDArray[np.float64]:
-    working = xy / np.asarray(tiling.scale)
-    # level-0 coordinates are working px times a scale that need not be whole
-    return np.asarray(np.rint(working) if exact else working)
+def _to_working(geometry: npt.NDArray[np.object_], scale: tuple[float, float], exact: bool) -> npt.NDArray[np.object_]:
+    if scale == (1.0, 1.0):
+        return geometry
+
+    def divide(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        # level-0 coordinates are working px times a scale that need not be whole
+        return np.asarray(np.rint(xy / scale) if exact else xy / scale)
+
+    return np.asarray(shapely.transform(geometry, divide), dtype=object)
 
 
 def _narrow(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -221,7 +226,10 @@ def _table(
 
 
 def measure_shapes(
-    geometry: npt.NDArray[np.object_], info: SlideInfo, step: tuple[float, float] | None
+    geometry: npt.NDArray[np.object_],
+    info: SlideInfo,
+    step: tuple[float, float] | None,
+    centroid: npt.NDArray[np.float64] | None = None,
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Shape of every instance by column name, the unit in the name.
 
@@ -230,10 +238,9 @@ def measure_shapes(
     geometry : (n,) level-0 px.
     info : the slide: pixel size and unit.
     step : size (x, y) in the slide's unit of the pixels the outlines follow; None for free outlines.
+    centroid : (n, 2) level-0 px, where known.
     """
-    size = np.asarray(info.pixel_size)
-    physical = shapely.transform(geometry, lambda xy: xy * size)
-    shape = morphology(np.asarray(physical, dtype=object), step)
+    shape = morphology(geometry, step, info.pixel_size, centroid)
     columns: dict[str, npt.NDArray[np.float64]] = {}
     for name, dimension in _DIMENSION.items():
         suffix = {0: "", 1: f"_{info.unit}", 2: f"_{info.unit}2"}[dimension]

@@ -6,16 +6,25 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from gigaseg.measure.runs import edges
+
 Values = npt.NDArray[np.float64]
 
 
-def morphology(geometry: npt.NDArray[np.object_], step: tuple[float, float] | None) -> dict[str, Values]:
+def morphology(
+    geometry: npt.NDArray[np.object_],
+    step: tuple[float, float] | None,
+    size: tuple[float, float] = (1.0, 1.0),
+    origin: Values | None = None,
+) -> dict[str, Values]:
     """Measure polygons and multipolygons, holes left out.
 
     Parameters
     ----------
-    geometry : (n,) in units of length (µm, m or px), x right, y down.
-    step : size (x, y) of the pixel whose edges the outlines follow, in the same unit; None for free outlines.
+    geometry : (n,) in units of `size`, x right, y down.
+    step : size (x, y) of the pixel whose edges the outlines follow, as a length (µm, m or px); None for free outlines.
+    size : length of one unit of the coordinates, (x, y).
+    origin : (n, 2) centroids in the units of the geometry, where they are known.
 
     Returns
     -------
@@ -31,27 +40,29 @@ def morphology(geometry: npt.NDArray[np.object_], step: tuple[float, float] | No
     solidity : area over the area of the convex hull.
     """
     n = len(geometry)
-    origin = shapely.get_coordinates(shapely.centroid(geometry)).reshape(n, 2)
-    edges = _Edges(geometry, origin)
-    area = edges.sum(edges.cross) / 2
-    mxx = edges.sum(edges.cross * (edges.x0**2 + edges.x0 * edges.x1 + edges.x1**2)) / 12
-    myy = edges.sum(edges.cross * (edges.y0**2 + edges.y0 * edges.y1 + edges.y1**2)) / 12
+    if origin is None:
+        origin = shapely.get_coordinates(shapely.centroid(geometry)).reshape(n, 2)
+    lines = _Edges(geometry, origin, size)
+    area = lines.sum(lines.cross) / 2
+    mxx = lines.sum(lines.cross * (lines.x0**2 + lines.x0 * lines.x1 + lines.x1**2)) / 12
+    myy = lines.sum(lines.cross * (lines.y0**2 + lines.y0 * lines.y1 + lines.y1**2)) / 12
     mxy = (
-        edges.sum(
-            edges.cross
-            * (edges.x0 * edges.y1 + 2 * edges.x0 * edges.y0 + 2 * edges.x1 * edges.y1 + edges.x1 * edges.y0)
+        lines.sum(
+            lines.cross
+            * (lines.x0 * lines.y1 + 2 * lines.x0 * lines.y0 + 2 * lines.x1 * lines.y1 + lines.x1 * lines.y0)
         )
         / 24
     )
     vxx, vyy, vxy = (np.divide(m, area, out=np.zeros(n), where=area > 0) for m in (mxx, myy, mxy))
     spread = np.hypot((vxx - vyy) / 2, vxy)
     large, small = (vxx + vyy) / 2 + spread, np.maximum((vxx + vyy) / 2 - spread, 0)
-    hull = shapely.area(shapely.convex_hull(geometry))
+    # stretching the axes does not change what is convex
+    hull = shapely.area(shapely.convex_hull(geometry)) * size[0] * size[1]
     # a round shape's rounding noise has no direction
     round_ = spread <= 1e-9 * large
     return {
         "area": area,
-        "perimeter": _perimeter(geometry, step),
+        "perimeter": _perimeter(lines, step),
         "equivalent_diameter": np.sqrt(4 * area / np.pi),
         "major_axis": 4 * np.sqrt(large),
         "minor_axis": 4 * np.sqrt(small),
@@ -68,17 +79,11 @@ def _half_turn(degrees: Values) -> Values:
 class _Edges:
     """All edges of all rings, oriented so that shells add and holes subtract, about each instance's own origin."""
 
-    def __init__(self, geometry: npt.NDArray[np.object_], origin: Values) -> None:
+    def __init__(self, geometry: npt.NDArray[np.object_], origin: Values, size: tuple[float, float]) -> None:
         self.n = len(geometry)
-        parts, part_owner = shapely.get_parts(shapely.orient_polygons(geometry), return_index=True)
-        rings, ring_part = shapely.get_rings(parts, return_index=True)
-        xy, ring = shapely.get_coordinates(rings, return_index=True)
-        owner = part_owner[ring_part[ring]]
-        xy = xy - origin[owner]
-        within = ring[1:] == ring[:-1]
-        self.owner = owner[:-1][within]
-        self.x0, self.y0 = xy[:-1][within].T
-        self.x1, self.y1 = xy[1:][within].T
+        start, end, self.owner = edges(shapely.orient_polygons(geometry))
+        self.x0, self.y0 = ((start - origin[self.owner]) * size).T
+        self.x1, self.y1 = ((end - origin[self.owner]) * size).T
         self.cross = self.x0 * self.y1 - self.x1 * self.y0
 
     def sum(self, values: Values) -> Values:
@@ -86,13 +91,9 @@ class _Edges:
         return np.bincount(self.owner, weights=values, minlength=self.n).astype(np.float64)
 
 
-def _perimeter(geometry: npt.NDArray[np.object_], step: tuple[float, float] | None) -> Values:
-    length = np.asarray(shapely.length(geometry), dtype=np.float64)
+def _perimeter(lines: _Edges, step: tuple[float, float] | None) -> Values:
+    length = lines.sum(np.hypot(lines.x1 - lines.x0, lines.y1 - lines.y0))
     if step is None:
         return length
-    parts, part_owner = shapely.get_parts(geometry, return_index=True)
-    rings, ring_part = shapely.get_rings(parts, return_index=True)
-    corners = np.bincount(
-        part_owner[ring_part], weights=shapely.get_num_coordinates(rings) - 1, minlength=len(geometry)
-    )
+    corners = np.bincount(lines.owner, minlength=lines.n)
     return np.asarray(length - corners * ((step[0] + step[1]) / 2 - np.hypot(*step) / 2))

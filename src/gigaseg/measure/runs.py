@@ -81,9 +81,16 @@ def edges(
     geometry: npt.NDArray[np.object_],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Index]:
     """All edges of all rings: (m, 2) start, (m, 2) end, and (m,) the geometry each belongs to."""
-    parts, part_owner = shapely.get_parts(geometry, return_index=True)
-    rings, ring_part = shapely.get_rings(parts, return_index=True)
+    rings, ring_owner = rings_of(geometry)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     within = np.flatnonzero(ring[1:] == ring[:-1])
-    owner = part_owner[ring_part[ring[within]]].astype(np.int64)
-    return xy[within], xy[within + 1], owner
+    return xy[within], xy[within + 1], ring_owner[ring[within]]
+
+
+def rings_of(geometry: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], Index]:
+    """All rings, and the geometry each belongs to."""
+    part_owner = None
+    if np.any(shapely.get_type_id(geometry) != 3):  # get_parts copies polygons
+        geometry, part_owner = shapely.get_parts(geometry, return_index=True)
+    rings, owner = shapely.get_rings(geometry, return_index=True)
+    return rings, (owner if part_owner is None else part_owner[owner]).astype(np.int64)

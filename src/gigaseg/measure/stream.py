@@ -19,7 +19,7 @@ from gigaseg.errors import FormatError, is_machine_fault, one_line
 from gigaseg.files import METADATA_KEY, atomic, read_metadata
 from gigaseg.instances.table import STITCHED_FORMAT
 
-BATCH = 32_768
+BATCH = 8192
 """Instances a batch, and rows a row group of measurements.parquet."""
 
 

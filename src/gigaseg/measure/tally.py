@@ -91,17 +91,22 @@ def measurements_of(tally: Tally, channels: Channels, quantiles: tuple[float, ..
     Mean and standard deviation (over all pixels, not n - 1) come from sums; a quantile q is the centre of the bin that
     holds the ceil(q n)-th smallest of n pixels (type 1 of Hyndman & Fan 1996, numpy's "inverted_cdf").
     """
-    below = tally.histogram.cumsum(2)
-    n = below[:, :, -1]
+    bins = channels.bins
+    below = tally.histogram.reshape(-1).cumsum()
+    # all histograms stand in one line: each has those before it below it
+    ends = below[bins - 1 :: bins]
+    before = np.append(0, ends[:-1]) if len(ends) else ends
+    n = (ends - before).reshape(tally.total.shape)
     divisor = np.where(n > 0, n, np.nan)
     mean = tally.total / divisor
     spread = np.sqrt(np.maximum(tally.squares / divisor - mean**2, 0))
     statistics = [mean, spread]
     for q in quantiles:
         # a hair off, so that 0.1 * 30 = 3.0000000000000004 is the third
-        rank = np.maximum(np.ceil(q * n - 1e-9), 1)
-        place = (below < rank[:, :, np.newaxis]).sum(2)
-        value = channels.centres[np.arange(n.shape[1]), np.minimum(place, channels.bins - 1)]
+        rank = np.maximum(np.ceil(q * n - 1e-9), 1).astype(np.int64)
+        place = np.searchsorted(below, before + rank.reshape(-1)) - np.arange(len(ends)) * bins
+        place = np.minimum(place.reshape(n.shape), bins - 1)  # beyond it where there is no pixel at all
+        value = channels.centres[np.arange(n.shape[1]), place]
         statistics.append(np.where(n > 0, value, np.nan))
     columns = [np.stack(statistics, axis=2).reshape(len(n), n.shape[1] * len(statistics))]
     if tally.pairs.shape[1]:
