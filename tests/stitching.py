@@ -64,9 +64,12 @@ def oracle(labels, grid):
 
 
 def painted(instances, shape):
-    image = np.zeros(shape, np.int32)
-    for i, geometry in enumerate(instances.geometry, 1):
-        image += rasterize([(geometry, i)], out_shape=shape, dtype=np.int32)
+    """Label image of instances, 1.. in their order; each must add to what lies beneath it nothing but itself."""
+    numbered = [(geometry, i) for i, geometry in enumerate(instances.geometry, 1)]
+    if not numbered:
+        return np.zeros(shape, np.int32)
+    image = rasterize(numbered, out_shape=shape, dtype=np.int32)
+    assert shapely.area(instances.geometry).sum() == (image > 0).sum(), "instances overlap"
     return image
 
 

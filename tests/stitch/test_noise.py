@@ -1,5 +1,7 @@
 """What becomes of instances that two tiles drew differently is defined and counted (docs/stitching.md)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -57,35 +59,31 @@ def test_a_tile_that_misses_everything_costs_nothing_that_its_neighbours_saw():
     assert counts.dropped == 0
 
 
-@st.composite
-def disturbed(draw):
-    """A scene whose tile instances were moved, halved, left out, or drawn as one with the next."""
-    labels, tile, overlap = draw(scenes())
-    grid = full_grid(labels.shape, tile, overlap)
-    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+def disturb(labels, grid, seed):
+    """What tiles draw of a label image when they move, halve and miss objects: 20 % halved, 10 % missed."""
+    rng = np.random.default_rng(seed)
     parts = []
     for part, row, col in zip(oracle(labels, grid), grid.row, grid.col):
-        rectangle = shapely.box(*grid.tiling.bounds(int(row), int(col)))
-        geometry = (
-            shapely.transform(part.geometry, lambda xy: xy + rng.normal(0, 0.7, 2)) if len(part) else part.geometry
-        )
+        if not len(part):
+            parts.append(part)
+            continue
+        moved = shapely.transform(part.geometry, lambda xy: xy + rng.normal(0, 0.7, 2))
         half = rng.random(len(part)) < 0.2
-        middle = shapely.bounds(geometry).reshape(-1, 4)
-        left = shapely.box(middle[:, 0], middle[:, 1], (middle[:, 0] + middle[:, 2]) / 2, middle[:, 3])
-        geometry[half] = shapely.intersection(geometry[half], left[half])
-        geometry = shapely.intersection(geometry, rectangle)
+        xmin, ymin, xmax, ymax = shapely.bounds(moved).T
+        moved[half] = shapely.intersection(moved[half], shapely.box(xmin, ymin, (xmin + xmax) / 2, ymax)[half])
+        geometry = shapely.intersection(moved, shapely.box(*grid.tiling.bounds(int(row), int(col))))
         keep = (rng.random(len(part)) < 0.9) & (shapely.area(geometry) > 0)
         keep &= np.isin(shapely.get_type_id(geometry), [3, 6])
-        from dataclasses import replace
-
         parts.append(replace(part, geometry=geometry).take(keep))
-    return grid, parts
+    return parts
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(disturbed(), st.randoms(use_true_random=False))
-def test_noise_is_accounted_for_and_stitched_alike_in_any_order(scene, random):
-    grid, parts = scene
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenes(), st.integers(0, 10**6), st.randoms(use_true_random=False))
+def test_noise_is_accounted_for_and_stitched_alike_in_any_order(scene, seed, random):
+    labels, tile, overlap = scene
+    grid = full_grid(labels.shape, tile, overlap)
+    parts = disturb(labels, grid, seed)
     found, counts = stitch_instances(Instances.concat(parts), grid)
     assert counts.instances == len(found) == counts.tile_instances - counts.joined - counts.dropped
     assert found.members.sum() <= counts.tile_instances
@@ -97,11 +95,16 @@ def test_noise_is_accounted_for_and_stitched_alike_in_any_order(scene, random):
     assert same == counts
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(disturbed())
-def test_whatever_the_noise_nearly_every_pixel_that_was_drawn_stays_drawn(scene):
-    grid, parts = scene
-    drawn = shapely.union_all(np.concatenate([part.geometry for part in parts]))
-    found, _ = stitch_instances(Instances.concat(parts), grid)
-    lost = drawn.difference(shapely.union_all(found.geometry)).area
-    assert lost <= 0.5 * drawn.area
+@pytest.mark.parametrize("kind", ["nuclei", "buildings", "crowd"])
+def test_noise_costs_few_of_the_pixels_that_were_drawn_and_draws_few_twice(kind):
+    labels = label_image(kind, (400, 400), 1)
+    grid = full_grid(labels.shape, 128, 32)
+    parts = disturb(labels, grid, 1)
+    together = Instances.concat(parts)
+    drawn = shapely.union_all(together.geometry).area
+    found, _ = stitch_instances(together, grid)
+    kept = shapely.union_all(found.geometry).area
+    assert kept > 0.93 * drawn
+    # the moves alone make neighbours overlap a little
+    assert shapely.area(found.geometry).sum() < 1.1 * kept
+    assert shapely.area(together.geometry).sum() > 1.3 * drawn

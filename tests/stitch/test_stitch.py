@@ -10,6 +10,7 @@ from rasterio.features import rasterize
 from gigaseg.instances.polygons import polygons_from_labels
 from gigaseg.instances.table import Instances
 from gigaseg.stitch.stitch import stitch_instances
+from gigaseg.testing.labels import LABEL_KINDS, label_image
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.tiling import Tiling
 from stitching import full_grid, make, oracle, painted, same_partition, scenes
@@ -29,6 +30,18 @@ def test_an_oracle_gives_back_the_untiled_label_image(scene):
     assert counts.cut == 0
     assert counts.conflicts == counts.dropped == 0
     assert sorted(shapely.area(found.geometry)) == sorted(shapely.area(truth))
+
+
+@pytest.mark.parametrize("kind", LABEL_KINDS)
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 1), (96, 48), (256, 3), (512, 256), (1024, 64)])
+def test_tiles_of_usual_sizes_give_back_the_untiled_label_image(kind, tile, overlap):
+    labels = label_image(kind, (3 * tile // 2 + 150, 300), tile)
+    grid = full_grid(labels.shape, tile, overlap)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    assert len(found) == labels.max()
+    assert counts.tile_instances > len(found)
+    assert same_partition(painted(found, labels.shape), labels)
+    assert counts.skipped == counts.cut == counts.conflicts == 0
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
