@@ -25,7 +25,7 @@ COLUMNS = {
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _MAX_NAME = 128
-_RESERVED = {"cohort.tsv", "cohort.parquet", "report.html", "log", "run"}
+_RESERVED = {"cohort.tsv", "cohort.parquet", "cohort_measurements.tsv", "report.html", "log", "run"}
 """Names in the results folder that are the cohort's own."""
 
 

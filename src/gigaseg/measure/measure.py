@@ -20,7 +20,7 @@ import shapely
 
 from gigaseg import __version__
 from gigaseg.config import MeasureConfig
-from gigaseg.files import write_json
+from gigaseg.files import same_slide, write_json
 from gigaseg.measure.channels import channels_of
 from gigaseg.measure.morphology import morphology
 from gigaseg.measure.regions import Regions
@@ -85,6 +85,7 @@ def measure(
     config = config or MeasureConfig()
     slide = SlideInfo.read(info)
     stream = InstanceStream(instances)
+    same_slide(slide.slide, stream.metadata["slide"], instances)
     tissue = Foreground.read(foreground)
     tiling = Tiling.from_dict(stream.metadata["grid"])
     found = Regions.read(regions, slide, tiling) if regions is not None else None
