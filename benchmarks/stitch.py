@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GIGASEG_DATA", "../shared/data")))
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 4_000_000])
     parser.add_argument("--peer-limit", type=int, default=100_000, help="most cells for sopa, which is quadratic")
-    parser.add_argument("--cells", type=int, default=50_000, help="cells of the comparison of tiles and overlaps")
+    parser.add_argument("--cells", type=int, default=10_000, help="cells of the comparison of tiles and overlaps")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
