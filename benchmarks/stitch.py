@@ -47,7 +47,7 @@ def main() -> None:
     lines = [
         "# Stitching: time, memory, correctness",
         "",
-        "`python benchmarks/stitch.py --peers VENV`",
+        f"`python benchmarks/stitch.py --peers VENV --sizes {' '.join(map(str, args.sizes))}`",
         "",
         f"Machine: {cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}; shared with other work, so "
         "CPU seconds are the figures to compare: the least of three runs up to a million cells, one run beyond.",
@@ -128,9 +128,6 @@ def settings(args: argparse.Namespace) -> list[str]:
                 rows.append(row(f"{tile} / {overlap}", "sopa", theirs, judged(field, folder / "sopa.parquet")))
     return [
         f"## Tile and overlap ({args.cells:,} cells)",
-        "",
-        "Without overlap, and near it, a cell's halves are drawn with a shift of their own, so that not even a perfect "
-        "rule finds IoU 0.7 for all.",
         "",
         "| tile / overlap | tool | tile instances | CPU s | wall s | peak MB (before) | missing | doubled | cut |",
         "|---|---|---|---|---|---|---|---|---|",
