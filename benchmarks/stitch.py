@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GIGASEG_DATA", "../shared/data")))
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 4_000_000])
     parser.add_argument("--peer-limit", type=int, default=100_000, help="most cells for sopa, which is quadratic")
-    parser.add_argument("--cells", type=int, default=50_000, help="cells of the comparison of tiles and overlaps")
+    parser.add_argument("--cells", type=int, default=10_000, help="cells of the comparison of tiles and overlaps")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
     lines = [
         "# Stitching: time, memory, correctness",
         "",
-        "`python benchmarks/stitch.py --peers VENV`",
+        f"`python benchmarks/stitch.py --peers VENV --sizes {' '.join(map(str, args.sizes))}`",
         "",
         f"Machine: {cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}; shared with other work, so "
         "CPU seconds are the figures to compare: the least of three runs up to a million cells, one run beyond.",
@@ -128,9 +128,6 @@ def settings(args: argparse.Namespace) -> list[str]:
                 rows.append(row(f"{tile} / {overlap}", "sopa", theirs, judged(field, folder / "sopa.parquet")))
     return [
         f"## Tile and overlap ({args.cells:,} cells)",
-        "",
-        "Without overlap, and near it, a cell's halves are drawn with a shift of their own, so that not even a perfect "
-        "rule finds IoU 0.7 for all.",
         "",
         "| tile / overlap | tool | tile instances | CPU s | wall s | peak MB (before) | missing | doubled | cut |",
         "|---|---|---|---|---|---|---|---|---|",
