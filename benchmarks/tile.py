@@ -137,8 +137,7 @@ def tile_command(side: int, reader: str, out: Path) -> list[str]:
 
 def only_write(side: int, stored: Path, out: Path) -> tuple[float, float]:
     """Seconds of wall clock and of CPU to write the tiles of a store, decoded beforehand, into another one."""
-    import zlib
-
+    from gigaseg.tiles.archive import crc32
     from gigaseg.tiles.grid import Grid
     from gigaseg.tiles.store import StoredTiles, write_tiles
 
@@ -147,7 +146,7 @@ def only_write(side: int, stored: Path, out: Path) -> tuple[float, float]:
     pixels = [source.read(tile) for tile in grid.tiles(0)]
     provenance = {"row": grid.row.tolist(), "col": grid.col.tolist()}
     start, cpu_start = time.perf_counter(), time.process_time()
-    write_tiles(out, provenance, TILE, ((array, zlib.crc32(array)) for array in pixels))
+    write_tiles(out, provenance, TILE, ((array, crc32(array)) for array in pixels))
     return time.perf_counter() - start, time.process_time() - cpu_start
 
 

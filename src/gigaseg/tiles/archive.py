@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from imagecodecs import deflate_crc32
 
 from gigaseg.errors import FormatError, one_line
 
@@ -92,6 +92,11 @@ class ArchiveWriter:
         self._stream.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, offset, 0))
 
 
+def crc32(content: Any) -> int:
+    """CRC-32 of a buffer: libdeflate's, six times as fast as zlib's."""
+    return int(deflate_crc32(content))
+
+
 @dataclass(frozen=True)
 class _Member:
     offset: int
@@ -159,7 +164,7 @@ class ArchiveReader:
             if count == 0:
                 raise self._wrong(f"member {name} is cut short at byte {done}")
             done += count
-        if zlib.crc32(view) != member.crc:
+        if crc32(view) != member.crc:
             raise self._wrong(f"member {name} is damaged: wrong CRC-32")
 
     def read(self, name: str, limit: int) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from gigaseg.processes import end_with_parent
 from gigaseg.slides.base import SlideInfo
+from gigaseg.tiles.archive import crc32
 from gigaseg.tiles.source import SlideTiles
 from gigaseg.tiles.tiling import Tile, Tiling
 
@@ -58,7 +58,7 @@ def read_tiles(info: SlideInfo, tiling: Tiling, tiles: Sequence[Tile], workers: 
         try:
             for tile in tiles:
                 pixels = source.read(tile)
-                yield pixels, zlib.crc32(pixels.data)
+                yield pixels, crc32(pixels.data)
         finally:
             source.close()
 
@@ -118,5 +118,5 @@ def _fill(place: int, tiles: Sequence[Tile]) -> list[int]:
     checks = []
     for pixels, tile in zip(_ring[place], tiles):
         pixels[:] = _source.read(tile)
-        checks.append(zlib.crc32(pixels.data))
+        checks.append(crc32(pixels.data))
     return checks

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from gigaseg import __version__
 from gigaseg.errors import FormatError, one_line
 from gigaseg.files import atomic, raise_if_failed, same_slide
 from gigaseg.slides.base import SlideInfo
-from gigaseg.tiles.archive import ArchiveReader, ArchiveWriter
+from gigaseg.tiles.archive import ArchiveReader, ArchiveWriter, crc32
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.pool import read_tiles
 from gigaseg.tiles.tiling import Tile, Tiling
@@ -95,7 +94,7 @@ def write_tiles(
         archive = ArchiveWriter(stream)
         for name, content in (_GROUP, _group(provenance)), (_ARRAY, _array(len(provenance["row"]), tile)):
             packed = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-            archive.add(name, packed, zlib.crc32(packed))
+            archive.add(name, packed, crc32(packed))
         for index, (chunk, crc) in enumerate(pixels):
             archive.add(_chunk(index), chunk.data, crc)
         archive.close()
