@@ -54,10 +54,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def _is_alive(process: str) -> bool:
     try:
         os.kill(int(process), 0)
+    except PermissionError:
+        return True  # another user's
     except (ValueError, ProcessLookupError):
         return False
-    except PermissionError:
-        pass
     return True
 
 
