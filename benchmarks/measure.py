@@ -1,10 +1,11 @@
-"""Measuring beside sopa's channel aggregation: ``python benchmarks/measure.py [--peers VENV] [--counts 10000 ...]``.
+"""Measuring beside sopa's channel aggregation: ``python benchmarks/measure.py [--peers VENV] [--counts N ...]``.
 
 Slides are made of one synthetic block of 4096² px (H&E, 0.5 µm, JPEG tiles) repeated, with its nuclei as outlines along
-pixel edges. `gigaseg measure` runs in a process of its own with all its defaults (shape, stains, neighbourhoods), and
-once each with parts of it; `sopa.aggregation.aggregate_channels` in the environment VENV gets the same polygons and the
-same pixels (a Zarr image in a SpatialData object) and gives the mean of three channels. Times leave out the start of
-the process and imports. Writes benchmarks/results/measure.md.
+pixel edges. `gigaseg measure` runs in a process of its own with all its defaults (shape, stains, neighbourhoods), with
+two workers, and with parts of it; `sopa.aggregation.aggregate_channels` in the environment VENV gets the same polygons
+and the same pixels (a Zarr image in a SpatialData object) and gives the mean of three channels. VENV is made by
+python -m venv VENV; VENV/bin/pip install torch==2.13.0; VENV/bin/pip install sopa. Times leave out the start of the
+process and imports; CPU seconds are those of all processes. Writes benchmarks/results/measure.md.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,23 +40,36 @@ from gigaseg.tiles.tiling import Tiling
 HERE = Path(__file__).parent
 SIDE, JPEG = 4096, 512
 
+SPENT = """
+import json, resource, sys, time
+
+def cpu():
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
+
+def timed(function):
+    before, begin, start = peak(), time.perf_counter(), cpu()
+    function()
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(json.dumps([time.perf_counter() - begin, cpu() - start, before, peak(), largest]))
+"""
+
 OURS = """
-import json, sys, time
 from pathlib import Path
 from gigaseg.config import MeasureConfig
 from gigaseg.measure.measure import measure
 import scipy.spatial, gigaseg.slides.tiffslide_reader
-folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-begin, cpu = time.perf_counter(), time.process_time()
-names = ("instances.parquet", "slide.json", "foreground.tif", "measurements.parquet", "summary.json")
-measure(*(folder / name for name in names), config=MeasureConfig(**options))
-peak = int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024
-print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu,
-                  peak]))
+folder, out, (options, how) = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+files = [folder / name for name in ("instances.parquet", "slide.json", "foreground.tif")]
+if __name__ == "__main__":
+    timed(lambda: measure(*files, folder / f"{out}.parquet", folder / f"{out}.json",
+                          config=MeasureConfig(**options), **how))
 """
 
 SOPA = """
-import json, sys, time, warnings
+import warnings
 warnings.filterwarnings("ignore")
 import dask.array as da, geopandas as gpd, spatialdata, tifffile, zarr
 from spatialdata.models import Image2DModel, ShapesModel
@@ -65,24 +82,34 @@ sdata = spatialdata.SpatialData(
     images={"image": Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=["r", "g", "b"])},
     shapes={"cells": ShapesModel.parse(cells)},
 )
-begin, cpu = time.perf_counter(), time.process_time()
-means = aggregate_channels(sdata, image_key="image", shapes_key="cells")
-peak = int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024
-print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu,
-                  peak]))
+timed(lambda: aggregate_channels(sdata, image_key="image", shapes_key="cells"))
 """
 
-
 POOL = """
-import json, sys, time
 from pathlib import Path
 from gigaseg.measure.pool import Source, pool
 files = sorted(Path(sys.argv[1]).glob("*.parquet"))
-begin, cpu = time.perf_counter(), time.process_time()
-pool([Source(path, "nuclei", str(i % 4)) for i, path in enumerate(files)], sys.argv[1] + "/out.tsv", (0.05, 0.5, 0.95))
-peak = int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024
-print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu, peak]))
+sources = [Source(path, "nuclei", str(i % 4)) for i, path in enumerate(files)]
+timed(lambda: pool(sources, sys.argv[1] + "/out.tsv", (0.05, 0.5, 0.95)))
 """
+
+DEFAULTS = "all defaults (shape, stains, neighbourhood)"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Wall and CPU seconds; memory in MB: before, and the peaks of the process and of its largest child."""
+
+    wall: float
+    cpu: float
+    before: float
+    peak: float
+    child: float
+
+    def cells(self, processes: bool = False) -> str:
+        """As cells of a table."""
+        child = f", worker {self.child:,.0f}" if processes else ""
+        return f"{self.cpu:.2f} | {self.wall:.2f} | {self.peak:,.0f}{child} ({self.before:,.0f})"
 
 
 def main() -> None:
@@ -90,34 +117,58 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="environment with sopa (default: ours alone)")
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--peer-limit", type=int, default=100_000, help="largest count given to sopa")
+    parser.add_argument("--repeats", type=int, default=3, help="runs up to 100,000 instances; the least CPU counts")
+    parser.add_argument("--slides", type=int, nargs="+", default=[20, 200, 1000], help="slides to pool")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "measure.md", help="table to write")
     args = parser.parse_args()
     block, outlines = make_block()
     lines = [
-        "| instances | slide | what | seconds | CPU seconds | peak memory, MB |",
-        "|---|---|---|---|---|---|",
+        "| instances | slide | what | CPU s | wall s | peak MB (before) | same bytes |",
+        "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as work:
         for count in args.counts:
             folder = Path(work) / str(count)
             folder.mkdir()
-            side, made = write_case(folder, block, outlines, count)
-            rows = [
-                (f"gigaseg: {name}", run([sys.executable, "-c", OURS, folder, json.dumps(options)]))
-                for name, options in cases(count)
-            ]
-            if args.peers and count <= args.peer_limit:
-                rows.append(("sopa: mean of three channels", run([args.peers / "bin" / "python", "-c", SOPA, folder])))
-            for name, (seconds, cpu, memory) in rows:
-                lines.append(f"| {made:,} | {side:,}² | {name} | {seconds:.1f} | {cpu:.1f} | {memory:,.0f} |")
-                print(lines[-1], flush=True)
-    cohort = ["| slides | instances of each | columns | seconds | CPU seconds | peak memory, MB |", "|" + "---|" * 6]
-    for slides, rows in ((20, 50_000), (200, 5_000), (200, 50_000)):
-        with tempfile.TemporaryDirectory() as folder:
-            columns = write_cohort(Path(folder), slides, rows)
-            seconds, cpu, memory = run([sys.executable, "-c", POOL, folder])
-        cohort.append(f"| {slides} | {rows:,} | {columns} | {seconds:.1f} | {cpu:.1f} | {memory:,.0f} |")
-        print(cohort[-1], flush=True)
-    write_result(lines, cohort)
+            for line in measured(folder, write_case(folder, block, outlines, count), args):
+                lines.append(line)
+                print(line, flush=True)
+            shutil.rmtree(folder)
+    cohort = ["| slides | instances of each | columns | CPU s | wall s | peak MB (before) |", "|" + "---|" * 6]
+    for slides in args.slides:
+        for rows in (2_000, 50_000) if slides <= 200 else (2_000,):
+            with tempfile.TemporaryDirectory() as folder:
+                columns = write_cohort(Path(folder), slides, rows)
+                spent = run(sys.executable, POOL, folder)
+            cohort.append(f"| {slides} | {rows:,} | {columns} | {spent.cells()} |")
+            print(cohort[-1], flush=True)
+    write_result(args, lines, cohort)
+
+
+def measured(folder: Path, case: tuple[int, int], args: argparse.Namespace) -> Iterator[str]:
+    """Rows of one slide, a (side, instances) case written to `folder`."""
+    side, count = case
+    repeats = args.repeats if count <= 100_000 else 1
+    first = f"| {count:,} | {side:,}² |"
+    defaults = None
+    for number, (name, options, how) in enumerate(cases(count)):
+        words = (folder, f"out{number}", json.dumps([options, how]))
+        spent = least(repeats, lambda words=words: run(sys.executable, OURS, *words))
+        defaults = defaults or spent
+        same = ""
+        if how:
+            outputs = [(folder / f"out{k}.parquet").read_bytes() for k in (0, number)]
+            same = "yes" if outputs[0] == outputs[1] else "NO"
+        yield f"{first} gigaseg: {name} | {spent.cells('scheduler' in how)} | {same} |"
+    if args.peers and count <= args.peer_limit and defaults is not None:
+        theirs = least(repeats, lambda: run(args.peers / "bin" / "python", SOPA, folder))
+        yield f"{first} sopa: mean of three channels | {theirs.cells()} | |"
+        yield f"{first} *sopa / gigaseg with all defaults* | *{theirs.cpu / defaults.cpu:.1f}* | | | |"
+
+
+def least(repeats: int, run_once: Callable[[], Spent]) -> Spent:
+    """The run that took least CPU time."""
+    return min((run_once() for _ in range(repeats)), key=lambda spent: spent.cpu)
 
 
 def write_cohort(folder: Path, slides: int, rows: int) -> int:
@@ -132,17 +183,21 @@ def write_cohort(folder: Path, slides: int, rows: int) -> int:
     return len(names)
 
 
-def cases(count: int) -> list[tuple[str, dict[str, object]]]:
-    """Name and options of what is timed."""
-    everything = [("all defaults (shape, stains, neighbourhood)", {})]
-    if count > 100_000:
-        return everything
-    return [
-        *everything,
-        ("shape and stains", {"spatial": False}),
-        ("shape alone", {"spatial": False, "intensity": False}),
-        ("all defaults and texture", {"texture": True}),
+def cases(count: int) -> list[tuple[str, dict[str, object], dict[str, object]]]:
+    """Name, options and how many workers of what is timed; all defaults first."""
+    found: list[tuple[str, dict[str, object], dict[str, object]]] = [
+        (DEFAULTS, {}, {}),
+        ("all defaults, 2 threads", {}, {"workers": 2}),
+        ("all defaults, 2 processes", {}, {"workers": 2, "scheduler": "processes"}),
     ]
+    if count <= 100_000:
+        found += [
+            ("shape and stains", {"spatial": False}, {}),
+            ("shape and neighbourhood", {"intensity": False}, {}),
+            ("shape alone", {"spatial": False, "intensity": False}, {}),
+            ("all defaults and texture", {"texture": True}, {}),
+        ]
+    return found
 
 
 def make_block() -> tuple[list[bytes], np.ndarray]:
@@ -203,25 +258,44 @@ def write_case(folder: Path, block: list[bytes], outlines: np.ndarray, count: in
     return side, n
 
 
-def run(command: list[object]) -> tuple[float, float, float]:
-    """Seconds, CPU seconds and peak memory (MB) that the program prints."""
+def run(python: object, program: str, *words: object) -> Spent:
+    """Run a program that calls `timed` once."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    if "site-packages" not in str(command[0]) and str(command[0]) != sys.executable:
+    if str(python) != sys.executable:
         environment.pop("PYTHONPATH", None)
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment, check=False)
+    # a file: processes that it starts have to import it
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as source:
+        source.write(SPENT + program)
+        source.flush()
+        command = [str(word) for word in (python, source.name, *words)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    seconds, cpu, memory = json.loads(done.stdout.splitlines()[-1])
-    return seconds, cpu, memory
+    return Spent(*json.loads(done.stdout.splitlines()[-1]))
 
 
-def write_result(lines: list[str], cohort: list[str]) -> None:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    text = ["# Measuring", "", "`python benchmarks/measure.py --peers VENV`", "", f"On {machine}.", "", *lines, ""]
-    text += ["Pooling the measurements of a cohort (`gigaseg aggregate --pooled`), four groups, two classes:", ""]
-    text += [*cohort, ""]
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "measure.md").write_text("\n".join(text), encoding="utf-8")
+def write_result(args: argparse.Namespace, lines: list[str], cohort: list[str]) -> None:
+    """Write the Markdown: everything in it comes from this run."""
+    flags = ["--peers VENV"] * bool(args.peers) + [f"--counts {' '.join(map(str, args.counts))}"]
+    text = [
+        "# Measuring",
+        "",
+        f"`python benchmarks/measure.py {' '.join(flags)}`",
+        "",
+        f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.",
+        f"CPU seconds are the least of {args.repeats} runs up to 100,000 instances, of one run beyond; wall s are",
+        "those of the same run. *Before*: memory of the process with everything imported. *Same bytes*: as with one",
+        "worker.",
+        "",
+        *lines,
+        "",
+        "Pooling the measurements of a cohort (`gigaseg aggregate --pooled`), four groups, two classes:",
+        "",
+        *cohort,
+        "",
+    ]
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text("\n".join(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,17 +39,39 @@ def atomic(path: str | Path) -> Iterator[Path]:
     untouched; what a killed process left behind is removed by the next that writes the same target.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    host = platform.node().replace(".", "-") or "host"
-    for left in target.parent.glob(f".{glob.escape(host)}.*.{glob.escape(target.name)}"):
-        if not _is_alive(left.name.split(".")[2]):
-            left.unlink(missing_ok=True)
-    temporary = target.with_name(f".{host}.{os.getpid()}.{target.name}")
+    temporary = _temporary(target)
     try:
         yield temporary
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` for what a step puts aside; it is removed when the block ends.
+
+    What a killed process left behind is removed by the next that makes a folder for the same `path`.
+    """
+    folder = _temporary(Path(path).with_name(Path(path).name + ".scratch"))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(target: Path) -> Path:
+    """Name beside `target` that no other process uses; names of processes that ended are freed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    host = platform.node().replace(".", "-") or "host"
+    for left in target.parent.glob(f".{glob.escape(host)}.*.{glob.escape(target.name)}"):
+        if not _is_alive(left.name.split(".")[2]):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return target.with_name(f".{host}.{os.getpid()}.{target.name}")
 
 
 def _is_alive(process: str) -> bool:

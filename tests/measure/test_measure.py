@@ -1,26 +1,21 @@
 """measure end to end: columns, regions, summaries, memory."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from scipy.spatial import Delaunay
-from scipy.spatial.distance import cdist
 
 from gigaseg.config import MeasureConfig
-from gigaseg.errors import FormatError, SlideError
-from gigaseg.measure import measure as step
+from gigaseg.errors import ConfigError, FormatError, SlideError
 from gigaseg.measure.measure import measure
 from gigaseg.measure.regions import Regions
-from gigaseg.measure.spatial import delaunay_degree, spatial
 from gigaseg.testing.labels import label_image
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
-from measured import instances_of, write_instances
-
-EVERYWHERE = Foreground(np.ones((10, 10), bool), (100.0, 100.0), "all")
+from measured import instances_of, write_instances, write_slide
 
 
 def image_of(labels, seed=0):
@@ -67,23 +62,97 @@ def test_what_is_switched_off_is_left_out_and_needs_no_slide(slide_files):
         measure(*files.inputs)
 
 
-def test_batches_of_any_size_give_the_same_rows(slide_files, monkeypatch):
-    labels = label_image("giants", (220, 260), 4)
-    labels[labels == 0] = (label_image("nuclei", (220, 260), 5) + labels.max() * 1)[labels == 0]
-    files = slide_files(image_of(labels), labels, classes=("a", "b", "c"))
+@pytest.fixture(scope="module")
+def wide_slide(tmp_path_factory):
+    """Six windows of 2048 px and less, with objects larger than any of them and nuclei between, of three classes."""
+    labels = np.zeros((2200, 4300), np.int32)
+    for i, (y, x) in enumerate(np.ndindex(8, 16)):
+        top, left = 20 + 256 * y, 15 + 266 * x
+        labels[top : top + 9 + 3 * i % 100, left : left + 9 + 5 * i % 200] = i + 1
+    labels[2040:2060, 100:4200] = labels.max() + 1
+    labels[30:2190, 2030:2050] = labels.max() + 1
+    image = np.tile(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8), (44, 86, 1))
+    files = write_slide(tmp_path_factory.mktemp("wide"), image, labels, classes=("a", "b", "c"))
+    files.regions = features(
+        files.folder, ("left", shapely.box(0, 0, 1000, 2200)), ("top", shapely.box(0, 0, 4300, 900))
+    )
+    return files
+
+
+def measured(files, **options):
+    """The bytes of both outputs."""
+    measure(*files.inputs, regions=files.regions, config=MeasureConfig(texture=True), **options)
+    return files.measurements.read_bytes(), files.summary.read_bytes()
+
+
+def test_blocks_of_any_size_give_the_same_rows(wide_slide):
+    measured(wide_slide)
+    whole = pq.read_table(wide_slide.measurements)
+    for block in (1, 50):
+        measured(wide_slide, block=block)
+        found = pq.read_table(wide_slide.measurements)
+        assert found.column_names == whole.column_names
+        for name in found.column_names:
+            if name.endswith(("_mean", "_sd")):  # sums are added up in another order
+                assert found[name].to_numpy() == pytest.approx(whole[name].to_numpy(), rel=1e-5, abs=1e-6, nan_ok=True)
+            else:
+                assert found[name].equals(whole[name]), name
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_any_number_of_workers_gives_the_same_bytes(wide_slide, scheduler):
+    expected = measured(wide_slide, block=20)
+    assert measured(wide_slide, block=20, workers=2, scheduler=scheduler) == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bytes(wide_slide):
+    from distributed import LocalCluster
+
+    expected = measured(wide_slide, block=20)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        assert measured(wide_slide, block=20, scheduler=cluster.scheduler_address) == expected
+
+
+def test_an_instance_beyond_the_slide_has_a_shape_and_no_pixels(slide_files):
+    labels = label_image("nuclei", (100, 100), 1)
+    files = slide_files(image_of(labels), labels)
+    found = instances_of(labels)
+    found = replace(found, geometry=shapely.transform(found.geometry, lambda xy: xy + (90, -40)))
+    write_instances(files.instances, found, Tiling(256, 64, 100, 100, (1.0, 1.0), (0.5, 0.5), "um"))
     measure(*files.inputs)
-    whole, summary = pq.read_table(files.measurements), files.summary.read_bytes()
-    for batch in (1, 7):
-        monkeypatch.setattr(step, "InstanceStream", lambda path, size=batch: stream_of(path, size))
-        measure(*files.inputs)
-        assert pq.read_table(files.measurements).equals(whole)
-        assert files.summary.read_bytes() == summary
+    table = pq.read_table(files.measurements)
+    assert table["area_um2"].to_numpy() == pytest.approx(shapely.area(found.geometry) / 4)
+    beyond = shapely.bounds(found.geometry)[:, 0] >= 100
+    assert beyond.any()
+    assert np.isnan(table["haematoxylin_od_mean"].to_numpy()[beyond]).all()
 
 
-def stream_of(path, size):
-    from gigaseg.measure.stream import InstanceStream
+def test_nothing_is_left_beside_the_outputs(slide_files):
+    labels = label_image("nuclei", (64, 64), 1)
+    files = slide_files(image_of(labels), labels)
+    inputs = set(files.folder.iterdir())
+    measure(*files.inputs)
+    assert set(files.folder.iterdir()) - inputs == {files.measurements, files.summary}
+    files.measurements.unlink()
+    files.slide.write_bytes(b"")
+    with pytest.raises(SlideError):
+        measure(*files.inputs, workers=2)
+    assert set(files.folder.iterdir()) - inputs == {files.summary}
 
-    return InstanceStream(path, size)
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"scheduler": "cluster"}, "--scheduler is 'cluster', accepted: threads, processes, tcp://HOST:PORT"),
+        ({"workers": 0}, "--workers is 0, accepted: a whole number >= 1"),
+        ({"block": 0}, "--block is 0, accepted: a whole number >= 1"),
+    ],
+)
+def test_wrong_options_are_told(slide_files, options, told):
+    labels = label_image("nuclei", (64, 64), 1)
+    with pytest.raises(ConfigError, match=told):
+        measure(*slide_files(image_of(labels), labels).inputs, **options)
 
 
 def test_two_runs_are_the_same_bytes(slide_files):
@@ -152,6 +221,22 @@ def test_regions_count_what_lies_in_them_over_their_own_foreground(slide_files):
     assert pq.read_table(files.measurements)["region"].to_pylist() == ["inner", "top", "low", None, "low"]
 
 
+def test_classes_of_a_region_have_counts_densities_and_distributions_of_their_own(slide_files):
+    labels = np.zeros((100, 100), np.int32)
+    for i in range(9):
+        labels[10 * i + 1 : 10 * i + 3 + i // 3, 5:9] = i + 1
+    files = slide_files(image_of(labels), labels, classes=("a", "b"))
+    summary = measure(*files.inputs, regions=features(files.folder, ("top", shapely.box(0, 0, 100, 50))))
+    region = summary["regions"]["top"]
+    assert [region["classes"][name]["instances"] for name in "ab"] == [3, 2]
+    assert region["ratios"] == {"a/b": 1.5}
+    assert region["classes"]["a"]["density_per_mm2"] == pytest.approx(3 / region["foreground_mm2"])
+    table = pq.read_table(files.measurements).to_pandas().iloc[:5]
+    expected = table[table["class"] == "b"]["area_um2"]
+    assert region["classes"]["b"]["measurements"]["area_um2"]["mean"] == pytest.approx(expected.mean())
+    assert region["classes"]["b"]["measurements"]["area_um2"]["q75"] == pytest.approx(expected.quantile(0.75))
+
+
 def test_the_area_of_a_region_is_that_of_polygon_and_foreground():
     rng = np.random.default_rng(0)
     mask = rng.random((300, 40)) < 0.5
@@ -181,32 +266,3 @@ def test_free_outlines_are_measured_too(slide_files):
     free = pq.read_table(files.measurements)
     assert free["haematoxylin_od_mean"].equals(exact["haematoxylin_od_mean"])
     assert np.all(free["perimeter_um"].to_numpy() >= exact["perimeter_um"].to_numpy())
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 40, 700])
-def test_neighbourhoods_are_those_of_all_pairs(n):
-    rng = np.random.default_rng(n)
-    centroid = rng.uniform(0, 1000, (n, 2))
-    found = spatial(centroid, (0.5, 0.25), "um", 30.0, EVERYWHERE)
-    distance = cdist(*[centroid * (0.5, 0.25)] * 2)
-    np.fill_diagonal(distance, np.inf)
-    expected = distance.min(1, initial=np.inf)
-    assert found["nn_distance_um"] == pytest.approx(np.where(np.isinf(expected), np.nan, expected), nan_ok=True)
-    assert found["neighbours_within_30um"].tolist() == (distance <= 30).sum(1).tolist()
-    assert list(found) == ["nn_distance_um", "neighbours_within_30um", "local_density_per_mm2", "delaunay_degree"]
-    if n >= 3:
-        pairs = np.concatenate([Delaunay(centroid * (0.5, 0.25)).simplices[:, [i, (i + 1) % 3]] for i in range(3)])
-        edges = np.unique(np.sort(pairs, axis=1), axis=0)
-        assert found["delaunay_degree"].tolist() == np.bincount(edges.ravel(), minlength=n).tolist()
-
-
-def test_the_density_of_an_even_lattice_is_its_own_also_at_the_slides_border():
-    y, x = np.mgrid[5:1000:10, 5:1000:10]
-    found = spatial(np.column_stack([x.ravel(), y.ravel()]), (1.0, 1.0), "um", 80.0, EVERYWHERE)
-    density = found["local_density_per_mm2"].reshape(100, 100)
-    assert density[10:-10, 10:-10] == pytest.approx(1e4, rel=0.03)
-    assert density[0, 10:-10] == pytest.approx(1e4, rel=0.15)
-
-
-def test_points_on_a_line_have_no_triangulation():
-    assert np.isnan(delaunay_degree(np.column_stack([np.arange(5.0), np.arange(5.0)]))).all()

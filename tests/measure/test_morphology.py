@@ -57,13 +57,13 @@ def test_parts_of_a_multipolygon_count_together():
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(8, 40), st.floats(0, 1), st.floats(0, 1))
-def test_the_perimeter_of_a_pixel_disc_is_that_of_the_circle_within_9_percent(radius, dy, dx):
+def test_the_perimeter_of_a_pixel_disc_is_that_of_the_circle_within_12_percent(radius, dy, dx):
     labels = np.zeros((100, 100), int)
     labels[disk((50 + dy, 50 + dx), radius)] = 1
     _, geometry = polygons_from_labels(labels)
     found = one(geometry[0], step=(1, 1))
     circle = np.sqrt(4 * np.pi * found["area"])
-    assert circle < found["perimeter"] < 1.09 * circle
+    assert circle < found["perimeter"] < 1.12 * circle
     assert shapely.length(geometry[0]) > 1.2 * circle, "the staircase itself is far too long"
 
 

@@ -14,7 +14,8 @@ from gigaseg.instances.polygons import polygons_from_labels
 from gigaseg.measure.channels import channels_of
 from gigaseg.measure.measure import measure
 from gigaseg.measure.runs import pixel_runs
-from gigaseg.measure.sweep import PixelSweep
+from gigaseg.measure.sweep import Joiner, Statistics, measure_pixels
+from gigaseg.measure.texture import PAIRS, haralick
 from gigaseg.slides.base import Rendering
 from gigaseg.testing.array_slide import ArraySlide
 from gigaseg.testing.labels import LABEL_KINDS, label_image
@@ -23,21 +24,29 @@ from gigaseg.tiles.tiling import Tiling
 QUANTILES = (0.1, 0.5, 1.0)
 
 
-def sweep(image, labels, block, texture=False, batches=3, order=None, **slide):
-    """Measurements by column of the instances of a label image, given in several batches."""
+def sweep(image, labels, block, texture=False, window=10_000, order=None, **slide):
+    """Measurements by column of the instances of a label image, measured in windows of `window` blocks along a side."""
     source = ArraySlide(image, **slide)
     tiling = Tiling(64, 0, labels.shape[1], labels.shape[0], (1.0, 1.0), (1.0, 1.0), "px")
-    found = PixelSweep(source, tiling, channels_of(source.info), QUANTILES, texture, block)
+    statistics = Statistics(channels_of(source.info), QUANTILES, texture)
     _, geometry = polygons_from_labels(labels)
     order = np.arange(len(geometry)) if order is None else order
-    parts = np.array_split(geometry[order], batches)
-    top = [shapely.bounds(part)[:, 1].min() if len(part) else np.inf for part in parts]
-    taken = []
-    for i, part in enumerate(parts):
-        taken.append(found.add(part))
-        found.advance(min(top[i + 1 :], default=np.inf))
-    values = np.concatenate([batch.values for batch in taken])
-    return {name: values[np.argsort(order), i] for i, name in enumerate(found.columns)}
+    values, joiner = np.full((len(geometry), len(statistics.columns)), np.nan), Joiner(statistics)
+    for ahead, part in enumerate(windows_of(labels.shape, window * block)):
+        found = measure_pixels(source, tiling, statistics, geometry[order], part, block, ahead=bool(ahead % 2))
+        values[found.index] = found.values
+        index, joined = joiner.add(found.cut, found.sums, found.last)
+        values[index] = joined
+    return {name: values[np.argsort(order), i] for i, name in enumerate(statistics.columns)}
+
+
+def windows_of(shape, side):
+    height, width = shape
+    return [
+        (x, y, min(x + side, width), min(y + side, height))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,12 +76,12 @@ def test_a_free_outline_covers_the_pixels_whose_centres_lie_in_it():
 
 
 @pytest.mark.parametrize("kind", LABEL_KINDS)
-@pytest.mark.parametrize("block", [7, 64, 500])
-def test_raw_channels_have_exact_statistics_wherever_blocks_are_cut(kind, block):
+@pytest.mark.parametrize(("block", "window"), [(7, 100), (7, 5), (64, 100), (64, 1), (500, 1)])
+def test_raw_channels_have_exact_statistics_wherever_blocks_and_windows_are_cut(kind, block, window):
     rng = np.random.default_rng(block)
     labels = label_image(kind, (150, 170), 3)
     image = rng.integers(0, 256, (150, 170, 2), dtype=np.uint8)
-    found = sweep(image, labels, block, kind="fluorescence")
+    found = sweep(image, labels, block, window=window, kind="fluorescence")
     for c, name in enumerate(("channel0", "channel1")):
         pixels = [image[..., c][labels == label] for label in range(1, labels.max() + 1)]
         assert found[f"{name}_mean"] == pytest.approx([p.mean() for p in pixels])
@@ -87,7 +96,7 @@ def test_the_order_of_instances_changes_nothing():
     image = np.random.default_rng(1).integers(0, 4000, (200, 160), dtype=np.uint16)
     order = np.random.default_rng(2).permutation(labels.max())
     found = sweep(image, labels, 50, kind="fluorescence")
-    for name, values in sweep(image, labels, 50, order=order, batches=7, kind="fluorescence").items():
+    for name, values in sweep(image, labels, 50, order=order, kind="fluorescence").items():
         assert np.array_equal(values, found[name])
 
 
@@ -130,14 +139,14 @@ def test_stains_are_those_of_scikit_image_in_optical_density():
             assert found[f"{name}_od_q{q * 100:g}"] == pytest.approx(exact, abs=0.0051)
 
 
-@pytest.mark.parametrize("block", [11, 200])
-def test_texture_is_that_of_scikit_image_on_a_rectangle_wherever_blocks_are_cut(block):
+@pytest.mark.parametrize(("block", "window"), [(11, 100), (11, 2), (200, 1)])
+def test_texture_is_that_of_scikit_image_on_a_rectangle_wherever_blocks_and_windows_are_cut(block, window):
     rng = np.random.default_rng(0)
     image = np.repeat(rng.integers(0, 256, (60, 70, 1), dtype=np.uint8), 3, axis=2)
     labels = np.zeros((60, 70), np.int32)
     labels[5:40, 8:50] = 1
     labels[40:58, 8:30] = 2
-    found = sweep(image, labels, block, texture=True)
+    found = sweep(image, labels, block, texture=True, window=window)
     for label, area in ((1, np.s_[5:40, 8:50]), (2, np.s_[40:58, 8:30])):
         levels = image[area][..., 0] >> 4
         matrix = graycomatrix(levels, [1], np.arange(4) * np.pi / 4, levels=16, symmetric=True, normed=True)
@@ -154,7 +163,30 @@ def test_texture_is_that_of_scikit_image_on_a_rectangle_wherever_blocks_are_cut(
     assert sweep(image, labels, 1000)["haematoxylin_od_mean"] == pytest.approx(found["haematoxylin_od_mean"])
 
 
-def test_each_pixel_is_read_once():
+def test_texture_of_any_shape_is_that_of_its_own_pairs():
+    labels = label_image("nuclei", (120, 130), 4)
+    image = np.repeat(np.random.default_rng(4).integers(0, 256, (120, 130, 1), dtype=np.uint8), 3, axis=2)
+    found = sweep(image, labels, 30, texture=True, window=2)
+    levels = np.pad(image[..., 0] >> 4, 1).astype(int)
+    around = np.pad(labels, 1)
+    for label in range(1, labels.max() + 1):
+        entropy = []
+        for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            both = (around == label) & (np.roll(around, (-dy, -dx), (0, 1)) == label)
+            matrix = np.zeros((16, 16))
+            np.add.at(matrix, (levels[both], np.roll(levels, (-dy, -dx), (0, 1))[both]), 1)
+            p = (matrix + matrix.T) / (2 * matrix.sum()) if matrix.any() else np.full((16, 16), np.nan)
+            entropy.append(-(p * np.log2(np.where(p > 0, p, 1))).sum())
+        assert found["texture_entropy"][label - 1] == pytest.approx(np.mean(entropy), rel=1e-9, nan_ok=True)
+
+
+def test_co_occurrence_of_large_objects_gives_the_same_features_as_of_small_ones():
+    pairs = np.random.default_rng(0).integers(0, 50, (3, 4, PAIRS))
+    assert haralick(pairs * 1000) == pytest.approx(haralick(pairs), rel=1e-9)
+
+
+@pytest.mark.parametrize("window", [100, 2, 1])
+def test_each_pixel_is_read_once(window):
     labels = label_image("giants", (300, 260), 2)
     image = np.zeros((300, 260), np.uint8)
     read = np.zeros_like(image)
@@ -167,9 +199,10 @@ def test_each_pixel_is_read_once():
 
     source = Counting(image, kind="fluorescence")
     tiling = Tiling(64, 0, 260, 300, (1.0, 1.0), (1.0, 1.0), "px")
-    found = PixelSweep(source, tiling, channels_of(source.info), QUANTILES, block=64)
-    found.add(polygons_from_labels(labels)[1])
-    found.advance(np.inf)
+    statistics = Statistics(channels_of(source.info), QUANTILES)
+    geometry = polygons_from_labels(labels)[1]
+    for part in windows_of(labels.shape, 64 * window):
+        measure_pixels(source, tiling, statistics, geometry, part, block=64)
     assert read.max() == 1
     assert np.all(read[labels > 0] == 1)
 

@@ -28,7 +28,7 @@ def write_measurements(path, classes=("a", "b"), n=1000, seed=0, **columns):
         "area_um2": pa.array(rng.lognormal(4, 1, n)),
         "nn_distance_um": pa.array(np.where(rng.random(n) < 0.1, np.nan, rng.random(n)), from_pandas=True),
         "centroid_x_px": pa.array(rng.random(n)),
-        "region": pa.array(["x"] * n),
+        "region": pa.array(np.array(["left", None], object)[np.arange(n) % 3 // 2]),
         **columns,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def test_quantiles_of_a_sketch_are_within_one_in_2000_however_it_was_fed(values,
         assert sketch.sd == pytest.approx(known.std(ddof=1), rel=1e-9, abs=1e-9)
 
 
-def test_a_cohort_is_pooled_by_preset_group_and_class(tmp_path):
+def test_a_cohort_is_pooled_by_preset_group_region_and_class(tmp_path):
     groups = ["x", "x", "y"]
     sources = []
     for i, group in enumerate(groups):
@@ -66,14 +66,22 @@ def test_a_cohort_is_pooled_by_preset_group_and_class(tmp_path):
         write_measurements(sources[-1].path, seed=i, n=500 * (i + 1))
     write_failure(tmp_path / "bad.parquet", "segment", "no weights")
     rows = pool([*sources, Source(tmp_path / "bad.parquet", "nuclei", "y")], tmp_path / "out.tsv", QUANTILES)
-    assert {(row["group"], row["class"], row["measurement"]) for row in rows} == {
-        (group, label, name) for group in "xy" for label in ("", "a", "b") for name in ("area_um2", "nn_distance_um")
+    assert {(row["group"], row["region"], row["class"], row["measurement"]) for row in rows} == {
+        (group, region, label, name)
+        for group in "xy"
+        for region in ("", "left")
+        for label in ("", "a", "b")
+        for name in ("area_um2", "nn_distance_um")
     }
+    assert len(rows) == 24
     tables = [pq.read_table(source.path).to_pandas() for source in sources]
     for row in rows:
         values = np.concatenate(
             [
-                table[(table["class"] == row["class"]) | (row["class"] == "")][row["measurement"]]
+                table[
+                    ((table["class"] == row["class"]) | (row["class"] == ""))
+                    & ((table["region"] == row["region"]) | (row["region"] == ""))
+                ][row["measurement"]]
                 for table, group in zip(tables, groups)
                 if group == row["group"]
             ]
@@ -90,7 +98,7 @@ def test_a_cohort_is_pooled_by_preset_group_and_class(tmp_path):
 def test_a_slide_of_one_class_gives_no_rows_twice(tmp_path):
     write_measurements(tmp_path / "a.parquet", classes=("nucleus",))
     rows = pool([Source(tmp_path / "a.parquet")], tmp_path / "out.tsv", QUANTILES)
-    assert [row["class"] for row in rows] == ["", ""]
+    assert [(row["region"], row["class"]) for row in rows] == [("", ""), ("left", "")] * 2
 
 
 def test_a_damaged_table_is_named(tmp_path):
@@ -107,11 +115,16 @@ def summary(instances, regions=None):
         "foreground_mm2": 2.0,
         "density_per_mm2": instances / 2,
         "classes": {
-            "a": {"instances": instances, "fraction": 1.0, "density_per_mm2": instances / 2},
+            "a": {
+                "instances": instances,
+                "fraction": 1.0,
+                "density_per_mm2": instances / 2,
+                "measurements": {"area_um2": {"mean": 5.0, "sd": 1.0, "q5": 2.0}},
+            },
             "b": {"instances": 0, "fraction": 0.0, "density_per_mm2": 0.0},
         },
         "ratios": {"a/b": None},
-        "measurements": {"area_um2": {"mean": 5.0, "q50": 4.0}},
+        "measurements": {"area_um2": {"mean": 5.0, "sd": 1.0, "q50": 4.0, "q95": 8.0}},
     }
     return {
         "format": "gigaseg/summary/1", "segmenter": "s", "unit": "um", "mean_score": 0.5, "flags": [],
@@ -133,4 +146,9 @@ def test_regions_have_rows_after_their_slide_and_failed_slides_one(tmp_path):
     assert [row["group"] for row in rows[:3]] == ["g"] * 3
     assert rows[1]["density_per_mm2_a"] == "4.5"
     assert rows[1]["area_um2_median"] == "4"
-    assert pq.read_table(tmp_path / "cohort.parquet")["region"].to_pylist() == [None, "tumour", "stroma", None, None]
+    assert rows[1]["instances_a"] == "9"
+    assert "area_um2_q95" not in rows[0]
+    table = pq.read_table(tmp_path / "cohort.parquet")
+    assert table["area_um2_q95"].to_pylist() == [8, 8, 8, 8, None]
+    assert table["area_um2_q5_a"].to_pylist() == [2, 2, 2, 2, None]
+    assert table["region"].to_pylist() == [None, "tumour", "stroma", None, None]

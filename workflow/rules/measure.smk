@@ -13,12 +13,13 @@ rule measure:
         f"{RESULTS}/{{slide}}/run/measure.tsv"
     conda:
         "../../envs/gigaseg.yaml"
+    threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=4000,
     params:
         options=options("measure"),
         digest=digest("measure"),
     shell:
         "gigaseg measure {input.instances:q} --info {input.info:q} --foreground {input.foreground:q}"
-        " {params.options:q} --out {output.measurements:q} --summary {output.summary:q} --slide {wildcards.slide}"
+        " {params.options:q} --workers {threads} --out {output.measurements:q} --summary {output.summary:q} --slide {wildcards.slide}"
         " --digest {params.digest} --run-record {output.run:q} --record-failure 2> {log:q}"

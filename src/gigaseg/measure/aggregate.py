@@ -36,6 +36,9 @@ def aggregate(
 ) -> list[dict[str, Any]]:
     """Write cohort.tsv and cohort.parquet: a row a slide, followed by a row for each of its regions.
 
+    Both have counts, fractions, ratios, the area that densities refer to, and mean and median of each measurement;
+    cohort.parquet has the other quantiles too, and those of each class (measurement_quantile_class).
+
     Parameters
     ----------
     summaries : (slide, summary.json) of every slide, in the order of the sheet; failure records included.
@@ -50,7 +53,9 @@ def aggregate(
     The rows.
     """
     known = labels or {}
-    rows = [{**row, **known.get(slide, {})} for slide, path in summaries for row in _rows(slide, Path(path))]
+    found = [(slide, *pair) for slide, path in summaries for pair in _rows(slide, Path(path))]
+    rows = [{**row, **known.get(slide, {})} for slide, row, _ in found]
+    more = [distributions for _, _, distributions in found]
     rows += [{"slide": name, "status": "failed", "step": "sheet", "reason": reason} for name, reason in bad_rows]
     first = [name for name in _FIRST if name != "region" or any("region" in row for row in rows)]
     names = [*first, *sorted({name for row in rows for name in row} - set(first))]
@@ -59,6 +64,9 @@ def aggregate(
     writer.writeheader()
     writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
     columns = {name: pa.array([row.get(name) for row in rows], _type(name, rows)) for name in names}
+    for name in dict.fromkeys(name for part in more for name in part):
+        values = [part.get(name) for part in more] + [None] * (len(rows) - len(more))
+        columns[name] = pa.array(values, pa.float64())
     write_parquet(table, pa.table(columns), {"format": COHORT_FORMAT, "version": __version__, "digest": digest})
     with atomic(out) as temporary:
         temporary.write_text(stream.getvalue(), encoding="utf-8")
@@ -79,11 +87,11 @@ def aggregate(
     return rows
 
 
-def _rows(slide: str, path: Path) -> list[dict[str, Any]]:
-    """The row of a slide, and those of its regions."""
+def _rows(slide: str, path: Path) -> list[tuple[dict[str, Any], dict[str, float | None]]]:
+    """The row of a slide, and those of its regions, each with what only cohort.parquet has."""
     failure = read_failure(path)
     if failure is not None:
-        return [{"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}]
+        return [({"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}, {})]
     summary = read_json(path, SUMMARY_FORMAT)
     row: dict[str, Any] = {
         "slide": slide,
@@ -93,7 +101,10 @@ def _rows(slide: str, path: Path) -> list[dict[str, Any]]:
     }
     whole = {**row, **_numbers(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
     regions = summary.get("regions", {})
-    return [whole, *({**row, "region": name, **_numbers(found)} for name, found in regions.items())]
+    return [
+        (whole, _distributions(summary)),
+        *(({**row, "region": name, **_numbers(found)}, _distributions(found)) for name, found in regions.items()),
+    ]
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
@@ -104,9 +115,23 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
         row[f"{name}_mean"], row[f"{name}_median"] = found["mean"], found.get("q50")
     if len(summary["classes"]) > 1:
         for name, found in summary["classes"].items():
-            row[f"fraction_{name}"] = found["fraction"]
+            row[f"instances_{name}"], row[f"fraction_{name}"] = found["instances"], found["fraction"]
             row |= {f"{key}_{name}": value for key, value in found.items() if key.startswith("density_")}
         row |= {f"ratio_{name}": value for name, value in summary.get("ratios", {}).items()}
+    return row
+
+
+def _distributions(summary: dict[str, Any]) -> dict[str, float | None]:
+    """Standard deviation and quantiles of a slide or a region, and mean, deviation and quantiles of its classes."""
+    row = {
+        f"{name}_{statistic}": value
+        for name, found in summary["measurements"].items()
+        for statistic, value in found.items()
+        if statistic not in ("mean", "q50")
+    }
+    for label, of_class in summary["classes"].items():
+        for name, found in of_class.get("measurements", {}).items():
+            row |= {f"{name}_{statistic}_{label}": value for statistic, value in found.items()}
     return row
 
 

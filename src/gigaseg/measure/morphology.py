@@ -10,6 +10,12 @@ from gigaseg.measure.runs import edges
 
 Values = npt.NDArray[np.float64]
 
+DIMENSION = {
+    "area": 2, "perimeter": 1, "equivalent_diameter": 1, "major_axis": 1, "minor_axis": 1,
+    "eccentricity": 0, "solidity": 0,
+}  # fmt: skip
+"""Power of the unit of length of each measurement of `morphology`, but for the orientation."""
+
 
 def morphology(
     geometry: npt.NDArray[np.object_],

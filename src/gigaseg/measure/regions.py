@@ -11,6 +11,7 @@ import numpy.typing as npt
 import shapely
 
 from gigaseg.measure.runs import pixel_runs
+from gigaseg.measure.store import Store
 from gigaseg.sidefiles import read_polygons
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.foreground import Foreground
@@ -18,6 +19,8 @@ from gigaseg.tiles.tiling import Tiling
 
 _FINE = 16
 """Each mask pixel of the foreground is divided so often along x and y to find the area of a region."""
+
+_CHUNK = 100_000
 
 _NAMES = ("region", "classification", "class", "class_name", "label", "name")
 """Properties that can name a region, the first one that a polygon has; polygons of one name are one region."""
@@ -48,6 +51,17 @@ class Regions:
         """Pairs (instance, region) of centroids, (n, 2) level-0 px, that lie in a region or on its border."""
         found = shapely.STRtree(self.geometry).query(shapely.points(centroid), predicate="intersects")
         return found[0].astype(np.int64), found[1].astype(np.int64)
+
+    def assign(self, aside: Store, name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Write the smallest region of each instance as column `name`, -1 for none; returns the pairs of `members`."""
+        pairs = [(np.empty(0, np.int64),) * 2]
+        for first in range(0, aside.count, _CHUNK):
+            part = slice(first, first + _CHUNK)
+            centroid = np.column_stack([aside.read(f"centroid_{axis}_px", part) for axis in "xy"])
+            members = self.members(centroid)
+            aside.write(name, part, self.smallest(len(centroid), members))
+            pairs.append((first + members[0], members[1]))
+        return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
     def smallest(
         self, count: int, members: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]

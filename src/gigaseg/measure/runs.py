@@ -88,9 +88,14 @@ def edges(
 
 
 def rings_of(geometry: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], Index]:
-    """All rings, and the geometry each belongs to."""
-    part_owner = None
-    if np.any(shapely.get_type_id(geometry) != 3):  # get_parts copies polygons
-        geometry, part_owner = shapely.get_parts(geometry, return_index=True)
-    rings, owner = shapely.get_rings(geometry, return_index=True)
-    return rings, (owner if part_owner is None else part_owner[owner]).astype(np.int64)
+    """All rings, and the geometry each belongs to: first those of polygons, then those of multipolygons."""
+    multi = shapely.get_type_id(geometry) != 3
+    if not multi.any():
+        rings, owner = shapely.get_rings(geometry, return_index=True)
+        return rings, owner.astype(np.int64)
+    # get_parts copies polygons, so it gets no more than it has to
+    single, several = np.flatnonzero(~multi), np.flatnonzero(multi)
+    parts, part_of = shapely.get_parts(geometry[several], return_index=True)
+    rings, owner = shapely.get_rings(geometry[single], return_index=True)
+    more, more_owner = shapely.get_rings(parts, return_index=True)
+    return np.concatenate([rings, more]), np.concatenate([single[owner], several[part_of[more_owner]]])

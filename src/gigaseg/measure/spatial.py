@@ -1,21 +1,32 @@
-"""Where instances lie to each other: distances, neighbours, density; from centroids."""
+"""Where instances lie to each other: distances, neighbours, density; from centroids, strip by strip of the slide."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from gigaseg.measure.delaunay import Triangles, degrees_of_rest, grains
+from gigaseg.measure.store import Store
+from gigaseg.measure.strips import Neighbourhood, Points, measure_strip
+from gigaseg.slides.base import SlideInfo
+from gigaseg.stitch.run import Runner
 from gigaseg.tiles.foreground import Foreground
 
 AREA_OF_DENSITY = {"um": ("mm2", 1e6), "m": ("km2", 1e6), "px": ("megapixel", 1e6)}
 """Area that densities refer to, and how many square units it holds."""
 
+STRIP = 4
+"""Centroids of a strip for each instance of a block: they need a few hundred bytes, outlines and pixels thousands."""
+
 _CHUNK = 200_000
 
 Values = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
 
 
-def spatial_names(unit: str, radius: float) -> tuple[str, str, str, str]:
+def spatial_columns(unit: str, radius: float) -> tuple[str, str, str, str]:
     """Columns of `spatial`, in order."""
     within = f"{radius:g}{unit}"
     return (
@@ -26,62 +37,88 @@ def spatial_names(unit: str, radius: float) -> tuple[str, str, str, str]:
     )
 
 
-def spatial(
-    centroid: Values, pixel_size: tuple[float, float], unit: str, radius: float, foreground: Foreground
-) -> dict[str, Values]:
-    """Measure the neighbourhood of every instance.
+def spatial(store: Store, info: SlideInfo, radius: float, foreground: Foreground, runner: Runner, block: int) -> None:
+    """Measure the neighbourhood of every instance; the result depends on neither `runner` nor `block`.
 
     Parameters
     ----------
-    centroid : (n, 2) x, y in level-0 px.
-    pixel_size, unit : of a level-0 pixel.
-    radius : within which others count as neighbours, in `unit`.
+    store : has columns centroid_x_px and centroid_y_px, level-0 px; gets those of `spatial_columns`:
+
+        nn_distance : to the nearest other centroid; NaN for an only instance.
+        neighbours_within : other centroids within `radius`.
+        local_density : those neighbours and the instance itself over the area of the disc, of which only the share
+            counts that is foreground (taken from the square around the disc), so that a border does not look empty.
+        delaunay_degree : number of other centroids whose Voronoi cell shares an edge with its own. Centroids that
+            coincide (within 1/256 px) count as one and have the same degree; NaN for fewer than three, or all on a
+            line.
+    info : pixel size and unit of the slide.
+    radius : within which others count as neighbours, in the slide's unit.
     foreground : what of the neighbourhood can hold instances at all.
-
-    Returns
-    -------
-    Columns of (n,) by `spatial_names`:
-
-    nn_distance : to the nearest other centroid; NaN for an only instance.
-    neighbours_within : other centroids within `radius`.
-    local_density : those neighbours and the instance itself over the area of the disc, of which only the share counts
-        that is foreground (taken from the square around the disc), so that a border does not look empty.
-    delaunay_degree : number of neighbours in the Delaunay triangulation of all centroids; NaN where there is none
-        (fewer than three, all on a line, or a centroid that coincides with another).
+    runner : works on the strips.
+    block : instances of a block.
     """
+    names = spatial_columns(info.unit, radius)
+    points = Points.of(store)
+    job = Neighbourhood(points, info.pixel_size, info.width, info.height, radius)
+    strips = points.strips(STRIP * block, info.height)
+    far, near, rest, same, known = [], [], [], [], []
+    for found in runner.map(measure_strip, job, strips):
+        nearest = np.where(np.isinf(found.nearest), np.nan, found.nearest)
+        for name, values in zip((names[0], names[1], names[3]), (nearest, found.within, found.degree)):
+            store.write(name, found.row, values)
+        far.append(found.row[found.far])
+        near.append(found.nearest[found.far])
+        rest.append(found.unsettled)
+        same.append(found.same)
+        known.append(found.known)
+    rows = np.concatenate(far)
+    store.write(names[0], rows, _nearest(points, info.pixel_size, strips, rows, np.concatenate(near)))
+    degree = _degrees(points, info.pixel_size, np.concatenate(same), known)
+    store.write(names[3], np.concatenate(rest), degree)
+    _density(store, info, radius, foreground, names)
+
+
+def _nearest(
+    points: Points, size: tuple[float, float], strips: Sequence[tuple[float, float]], rows: Index, known: Values
+) -> Values:
+    """Distance to the nearest other centroid, for those whose own strip and its reach held none near enough."""
     from scipy.spatial import cKDTree
 
-    names = spatial_names(unit, radius)
-    n = len(centroid)
-    if n == 0:
-        return {name: np.empty(0) for name in names}
-    place = centroid * np.asarray(pixel_size)
-    tree = cKDTree(place)
-    nearest, count, density = (np.empty(n) for _ in range(3))
-    disc = np.pi * radius**2 / AREA_OF_DENSITY[unit][1]
-    reach = radius / np.asarray(pixel_size)
-    for first in range(0, n, _CHUNK):
+    best = known.copy()
+    if len(rows) == 0:
+        return best
+    place = points.at(rows) * size
+    for low, high in strips:
+        gap = np.maximum(low * size[1] - place[:, 1], place[:, 1] - high * size[1])
+        asked = np.flatnonzero((gap >= 0) & (gap <= best))  # its own strip has been searched
+        if len(asked):
+            _, others = points.between(low, high)
+            if len(others):
+                found = cKDTree(others * size).query(place[asked])[0]
+                best[asked] = np.minimum(best[asked], found)
+    return np.where(np.isinf(best), np.nan, best)
+
+
+def _degrees(points: Points, size: tuple[float, float], same: Index, known: Sequence[Triangles]) -> Values:
+    """Degree of each of `same`, rows of points that no strip could settle."""
+    if len(same) == 0:
+        return np.empty(0)
+    corner, tied = (np.concatenate([getattr(part, name) for part in known]) for name in ("corner", "tied"))
+    row, position = np.unique(np.concatenate([same, corner.reshape(-1)]), return_inverse=True)
+    asked = position[: len(same)]
+    unsettled = np.zeros(len(row), bool)
+    unsettled[asked] = True
+    triangles = Triangles(position[len(same) :].reshape(-1, 3), tied, np.full(corner.shape, -1))
+    return degrees_of_rest(grains(points.at(row), size), unsettled, triangles)[asked]
+
+
+def _density(store: Store, info: SlideInfo, radius: float, foreground: Foreground, names: Sequence[str]) -> None:
+    disc = np.pi * radius**2 / AREA_OF_DENSITY[info.unit][1]
+    reach = radius / np.asarray(info.pixel_size)
+    for first in range(0, store.count, _CHUNK):
         part = slice(first, first + _CHUNK)
-        nearest[part] = tree.query(place[part], k=2)[0][:, 1]
-        found = tree.query_ball_point(place[part], radius, return_length=True)
-        share = foreground.fraction(np.concatenate([centroid[part] - reach, centroid[part] + reach], axis=1))
-        count[part] = found - 1
-        density[part] = np.divide(found, disc * share, out=np.full(len(found), np.nan), where=share > 0)
-    nearest[np.isinf(nearest)] = np.nan
-    return dict(zip(names, (nearest, count, density, delaunay_degree(place))))
-
-
-def delaunay_degree(place: Values) -> Values:
-    """(n,) neighbours of each of (n, 2) points in their Delaunay triangulation; NaN where it has none."""
-    from scipy.spatial import Delaunay, QhullError
-
-    try:
-        # about their middle, since Qhull loses small differences of large coordinates
-        found = Delaunay(place - place.mean(0))
-    except (QhullError, ValueError):  # fewer than three points, or all on a line
-        return np.full(len(place), np.nan)
-    degree = np.bincount(found.simplices.reshape(-1), minlength=len(place)).astype(np.float64)
-    # as many neighbours as triangles, and one more at the hull
-    degree[np.unique(found.convex_hull)] += 1
-    degree[degree == 0] = np.nan
-    return degree
+        centroid = np.column_stack([store.read(name, part) for name in ("centroid_x_px", "centroid_y_px")])
+        share = foreground.fraction(np.concatenate([centroid - reach, centroid + reach], axis=1))
+        found = store.read(names[1], part).astype(np.float64) + 1
+        density = np.divide(found, disc * share, out=np.full(len(found), np.nan), where=share > 0)
+        store.write(names[2], part, density)

@@ -1,10 +1,8 @@
-"""Instances and measurements of a slide read and written batch by batch."""
+"""instances.parquet of a slide: what its columns tell without the outlines, and the instances of a window."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,35 +14,35 @@ import pyarrow.parquet as pq
 import shapely
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
-from gigaseg.files import METADATA_KEY, atomic, read_metadata
-from gigaseg.instances.table import STITCHED_FORMAT
+from gigaseg.files import read_metadata
+from gigaseg.instances.table import STITCHED_FORMAT, box_array, class_indices
 
 BATCH = 8192
-"""Instances a batch, and rows a row group of measurements.parquet."""
+"""Instances that are decoded at once."""
+
+Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class InstanceBatch:
-    """Some consecutive instances.
+class Batch:
+    """Some consecutive instances without their outlines.
 
     Attributes
     ----------
-    geometry : (n,) polygons or multipolygons, level-0 px.
-    score, cut : (n,) as in `gigaseg.instances.table.Instances`.
-    class_index : (n,) int32 into the stream's classes.
+    first : row of the first of them.
+    box : (n, 4) bounds, level-0 px.
+    score, cut, class_index : (n,) as in `gigaseg.instances.table.Instances`.
     """
 
-    geometry: npt.NDArray[np.object_]
+    first: int
+    box: npt.NDArray[np.float64]
     score: npt.NDArray[np.float32]
     cut: npt.NDArray[np.uint8]
     class_index: npt.NDArray[np.int32]
 
-    def __len__(self) -> int:
-        return len(self.geometry)
 
-
-class InstanceStream:
-    """instances.parquet of a slide, as often as needed, a batch in memory.
+class InstanceFile:
+    """instances.parquet of a slide, read in parts.
 
     Attributes
     ----------
@@ -61,46 +59,55 @@ class InstanceStream:
     """
 
     def __init__(self, path: str | Path, batch: int = BATCH) -> None:
-        self.metadata = read_metadata(path, STITCHED_FORMAT)
+        self.metadata: dict[str, Any] = read_metadata(path, STITCHED_FORMAT)
         self.classes: tuple[str, ...] = tuple(self.metadata["classes"])
-        self.count: int = pq.read_metadata(path).num_rows
-        self._path, self._batch = path, batch
+        found = pq.read_metadata(path)
+        self.count: int = found.num_rows
+        rows = [found.row_group(k).num_rows for k in range(found.num_row_groups)]
+        self._start = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+        self._reach = np.empty((0, 2))
+        self._path, self._batch = Path(path), batch
 
-    def __iter__(self) -> Iterator[InstanceBatch]:
+    def scan(self) -> Iterator[Batch]:
+        """All instances without their outlines; where each row group reaches is remembered for `window`."""
+        reach = np.full((len(self._start) - 1, 2), (np.inf, -np.inf))
+        for k in range(len(reach)):
+            for first, table in self._tables(["bbox", "score", "class", "cut"], k):
+                box = box_array(table["bbox"])
+                reach[k] = min(reach[k, 0], box[:, 1].min()), max(reach[k, 1], box[:, 3].max())
+                yield Batch(
+                    first,
+                    box,
+                    table["score"].to_numpy(),
+                    table["cut"].to_numpy(),
+                    class_indices(table["class"], self.classes),
+                )
+        self._reach = reach
+
+    def window(
+        self, bounds: tuple[float, float, float, float]
+    ) -> Iterator[tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_]]]:
+        """Row, bounds and outline of the instances whose bounds meet `bounds`, both in level-0 px; after `scan`."""
+        left, top, right, bottom = bounds
+        for k in np.flatnonzero((self._reach[:, 0] <= bottom) & (self._reach[:, 1] >= top)).tolist():
+            for first, table in self._tables(["bbox", "geometry"], k):
+                box = box_array(table["bbox"])
+                meets = (box[:, 0] <= right) & (box[:, 2] >= left) & (box[:, 1] <= bottom) & (box[:, 3] >= top)
+                index = np.flatnonzero(meets)
+                if len(index):
+                    packed = table["geometry"].take(pa.array(index)).to_numpy()
+                    geometry = np.asarray(shapely.from_wkb(packed), dtype=object).reshape(len(index))
+                    yield first + index, box[index], geometry
+
+    def _tables(self, columns: Sequence[str], k: int) -> Iterator[tuple[int, pa.Table]]:
+        """A row group, `batch` rows at a time, with the row of the first of them."""
+        first = int(self._start[k])
         try:
             with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
-                columns = ["geometry", "score", "class", "cut"]
-                for table in file.iter_batches(batch_size=self._batch, columns=columns):
-                    yield self._batch_of(table)
+                for batch in file.iter_batches(self._batch, row_groups=[k], columns=list(columns), use_threads=False):
+                    yield first, pa.table(batch)
+                    first += len(batch)
         except (OSError, pa.ArrowException) as error:
             if is_machine_fault(error):
                 raise
             raise FormatError(f"{self._path}: damaged Parquet file ({one_line(error)})") from error
-
-    def _batch_of(self, table: pa.RecordBatch) -> InstanceBatch:
-        named = table["class"]
-        # a file's dictionary may be ordered differently from the list of classes, or differ between batches
-        order = np.array([self.classes.index(name) for name in named.dictionary.to_pylist()], np.int32)
-        return InstanceBatch(
-            geometry=np.asarray(shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)), dtype=object),
-            score=table["score"].to_numpy(),
-            cut=table["cut"].to_numpy(),
-            class_index=order[named.indices.to_numpy(zero_copy_only=False)],
-        )
-
-
-@contextmanager
-def parquet_writer(path: str | Path, schema: pa.Schema, metadata: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
-    """A writer of tables of `schema` to `path`, which appears when the block ends without an error."""
-    packed = json.dumps(metadata, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
-    with (
-        atomic(path) as temporary,
-        pq.ParquetWriter(temporary, schema.with_metadata({METADATA_KEY: packed}), compression="zstd") as writer,
-    ):
-        yield writer
-
-
-def read_column(path: str | Path, name: str) -> npt.NDArray[np.float64]:
-    """One column of numbers of a Parquet file, (n,), NaN where it has no value."""
-    column = pq.read_table(path, columns=[name]).column(0)
-    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -3,15 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gigaseg.measure.regions import Regions
+from gigaseg.measure.spatial import AREA_OF_DENSITY
+from gigaseg.slides.base import SlideInfo
+from gigaseg.tiles.foreground import Foreground
+
 Distribution = dict[str, float | None]
 
 Key = TypeVar("Key", bound=Hashable)
+
+Members = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Pairs (instance, region)."""
+
+
+@dataclass(frozen=True)
+class SlideNumbers:
+    """All instances of a slide in columns.
+
+    Attributes
+    ----------
+    names, read : columns of measurements, and what gives one of them, (n,), NaN where it has no value.
+    class_index, classes : (n,) into the names of the classes.
+    mean_score : None for no instance.
+    cut : instances cut where no tile was kept.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[str], npt.NDArray[Any]]
+    class_index: npt.NDArray[np.int32]
+    classes: tuple[str, ...]
+    mean_score: float | None
+    cut: int
+
+
+def summarise(
+    found: SlideNumbers,
+    info: SlideInfo,
+    foreground: Foreground,
+    quantiles: tuple[float, ...],
+    regions: Regions | None,
+    members: Members | None,
+) -> dict[str, Any]:
+    """Numbers of a slide, of its classes and of its regions with the `members` they have; quality flags."""
+    unit, per = AREA_OF_DENSITY[info.unit]
+    one = info.pixel_size[0] * info.pixel_size[1] / per
+    subsets: dict[tuple[Any, int], npt.NDArray[np.int64]] = {}
+    if len(found.classes) > 1:
+        subsets = {("class", i): np.flatnonzero(found.class_index == i) for i in range(len(found.classes))}
+    if regions is not None and members is not None:
+        subsets |= {("region", i): members[0][members[1] == i] for i in range(len(regions.names))}
+        if len(found.classes) > 1:
+            subsets |= {
+                (i, j): index[found.class_index[index] == j]
+                for i in range(len(regions.names))
+                for j in range(len(found.classes))
+                for index in [subsets["region", i]]
+            }
+    whole, parts = distributions(found.read, found.names, quantiles, subsets)
+    content = counts(found.class_index, found.classes, foreground.area_px() * one, unit)
+    content["mean_score"] = found.mean_score
+    content["measurements"] = whole
+    _classes(content, parts, "class", found.classes)
+    content["flags"] = _flags(content["instances"], content[f"foreground_{unit}"], found.cut, info)
+    if regions is not None:
+        content["regions"] = {}
+        for i, (name, area) in enumerate(zip(regions.names, regions.areas_px(foreground))):
+            inside = counts(found.class_index[subsets["region", i]], found.classes, float(area) * one, unit)
+            inside["measurements"] = parts["region", i]
+            _classes(inside, parts, i, found.classes)
+            content["regions"][name] = inside
+    return content
+
+
+def _classes(
+    content: dict[str, Any], parts: Mapping[tuple[Any, int], dict[str, Distribution]], of: Any, classes: Sequence[str]
+) -> None:
+    """Give each class of a slide or a region its distributions, where there are several classes."""
+    for j, label in enumerate(classes):
+        if (of, j) in parts:
+            content["classes"][label]["measurements"] = parts[of, j]
+
+
+def _flags(n: int, area: float, cut: int, info: SlideInfo) -> list[str]:
+    flags = []
+    if n == 0:
+        flags.append("no instances")
+    if area == 0:
+        flags.append("no foreground")
+    if cut > 0.01 * n:
+        flags.append("more than 1 % of the instances are cut at the border of the foreground")
+    if info.pixel_size_source == "objective":
+        flags.append("pixel size is derived from the objective power")
+    return flags
 
 
 def counts(
@@ -48,7 +138,7 @@ def _over(a: float, b: float) -> float | None:
 
 
 def distributions(
-    read: Callable[[str], npt.NDArray[np.float64]],
+    read: Callable[[str], npt.NDArray[Any]],
     columns: Sequence[str],
     quantiles: tuple[float, ...],
     subsets: Mapping[Key, npt.NDArray[np.int64]],
@@ -69,7 +159,7 @@ def distributions(
     whole: dict[str, Distribution] = {}
     parts: dict[Key, dict[str, Distribution]] = {name: {} for name in subsets}
     for column in columns:
-        values = read(column)
+        values = np.asarray(read(column), np.float64)
         whole[column] = distribution(values, quantiles)
         for name, index in subsets.items():
             parts[name][column] = distribution(values[index], quantiles)

@@ -1,13 +1,11 @@
-"""Pixels of all instances of a slide, each read once: a sweep down the slide, band by band and block by block.
+"""Pixels of the instances of a window of the slide, each read once: band by band and block by block.
 
-Instances come in any order, batch by batch. A band of `BLOCK` rows is read when every instance that reaches into it is
-known; instances that lie in several blocks are added up until the last of them is done. In memory are one block, the
-next one that a thread reads ahead, and the outlines and sums of the instances around the band.
+Instances that lie in several blocks are added up; what reaches out of the window is left as sums for `Joiner`. In
+memory are one block, the next one that a thread may read ahead, and the outlines and sums of the window's instances.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,11 +19,9 @@ from gigaseg.geometry import Bounds, Shape2d
 from gigaseg.measure.channels import Channels
 from gigaseg.measure.runs import Runs, pixel_runs
 from gigaseg.measure.tally import Tally, column_names, measurements_of, tally_pixels
-from gigaseg.measure.texture import NAMES, co_occurrence, grey_levels
+from gigaseg.measure.texture import LEVELS, NAMES, co_occurrence, grey_levels
 from gigaseg.slides.base import Slide
 from gigaseg.tiles.tiling import Tiling
-
-log = logging.getLogger(__name__)
 
 BLOCK = 2048
 """Side of what is read at once, working px: 12 MB of RGB. Larger blocks cut fewer instances and need more memory."""
@@ -33,180 +29,235 @@ BLOCK = 2048
 _PIECE = 2**22
 """Values and bins that are worked on at once: a few ten MB."""
 
+Index = npt.NDArray[np.int64]
 
-@dataclass
-class PixelBatch:
-    """Instances on their way through the sweep.
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is measured of the pixels of an instance.
 
     Attributes
     ----------
-    geometry : (n,) working px.
-    box : (n, 4) int64, the pixels each instance may cover: xmin, ymin, xmax, ymax, half-open.
-    values : (n, columns) float64 measurements; NaN until known.
-    number : counts the batches.
+    channels : the values.
+    quantiles : of them.
+    texture : whether Haralick features are measured too.
     """
 
-    geometry: npt.NDArray[np.object_]
-    box: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
-    number: int
+    channels: Channels
+    quantiles: tuple[float, ...]
+    texture: bool = False
 
     @property
-    def bottom(self) -> int:
-        """The row above which all its pixels lie."""
-        return int(self.box[:, 3].max(initial=0))
+    def columns(self) -> list[str]:
+        """Names of what `of` gives."""
+        return column_names(self.channels, self.quantiles, NAMES if self.texture else ())
+
+    def of(self, tally: Tally) -> npt.NDArray[np.float64]:
+        """(n, columns) measurements of the pixels added up in `tally`."""
+        return measurements_of(tally, self.channels, self.quantiles)
 
 
-class PixelSweep:
-    """Measures pixels of instances.
+@dataclass(frozen=True)
+class WindowPixels:
+    """What the pixels of one window tell.
+
+    Attributes
+    ----------
+    index : (m,) instances of which all pixels lie in the window.
+    values : (m, columns) their measurements.
+    cut : (k,) instances that have pixels beyond the window too.
+    sums : of the k, over the window; None for no such instance.
+    last : (l,) instances that reach out of the window, and into no later one in the order of rows of windows.
+    """
+
+    index: Index
+    values: npt.NDArray[np.float64]
+    cut: Index
+    sums: Tally | None
+    last: Index
+
+
+def pixel_boxes(geometry: npt.NDArray[np.object_], tiling: Tiling) -> Index:
+    """(n, 4) pixels of the slide that outlines (working px) may cover: xmin, ymin, xmax, ymax, half-open."""
+    bounds = shapely.bounds(geometry).reshape(-1, 4)
+    box = np.concatenate([np.floor(bounds[:, :2]), np.ceil(bounds[:, 2:])], axis=1)
+    return box.clip(0, (tiling.width, tiling.height) * 2).astype(np.int64)
+
+
+def measure_pixels(
+    slide: Slide,
+    tiling: Tiling,
+    statistics: Statistics,
+    geometry: npt.NDArray[np.object_],
+    window: tuple[int, int, int, int],
+    block: int = BLOCK,
+    ahead: bool = True,
+) -> WindowPixels:
+    """Measure the pixels of a window.
 
     Parameters
     ----------
     slide : read at the working resolution of `tiling`.
-    channels : what is measured.
-    quantiles : of the pixels of an instance.
-    texture : whether Haralick features are measured too.
-    block : side of a block, working px.
+    geometry : (n,) outlines, working px: all that reach into the window or into the pixels around it, the later ones
+        of overlapping instances behind the earlier ones.
+    window : left, top, right, bottom, working px; a multiple of `block` or the slide's end.
+    block : side of what is read at once, working px.
+    ahead : whether a thread reads the next block meanwhile.
     """
+    return _Sweep(slide, tiling, statistics, geometry, window, block, ahead).run()
 
+
+class Joiner:
+    """Adds up instances that lie in several windows."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._open: dict[int, Tally] = {}
+
+    def add(self, index: Index, sums: Tally | None, last: Index) -> tuple[Index, npt.NDArray[np.float64]]:
+        """Take in a window, in the order of windows; returns the instances that it completes and their measurements.
+
+        Parameters
+        ----------
+        index, sums, last : `cut`, `sums` and `last` of the window, instances numbered alike in all windows.
+        """
+        for i, row in enumerate(index.tolist()):
+            part = sums.take(slice(i, i + 1)) if sums is not None else None
+            if part is not None:
+                self._open[row] = self._open[row] + part if row in self._open else part
+        done = [row for row in last.tolist() if row in self._open]
+        if not done:
+            return np.empty(0, np.int64), np.empty((0, len(self._statistics.columns)))
+        return np.array(done), self._statistics.of(Tally.concat([self._open.pop(row) for row in done]))
+
+
+class _Sweep:
     def __init__(
         self,
         slide: Slide,
         tiling: Tiling,
-        channels: Channels,
-        quantiles: tuple[float, ...],
-        texture: bool = False,
-        block: int = BLOCK,
+        statistics: Statistics,
+        geometry: npt.NDArray[np.object_],
+        window: tuple[int, int, int, int],
+        block: int,
+        ahead: bool,
     ) -> None:
-        self._slide, self._tiling, self._channels = slide, tiling, channels
-        self._quantiles, self._texture, self._block = quantiles, texture, block
-        self.columns = column_names(channels, quantiles, NAMES if texture else ())
-        self._batches: list[PixelBatch] = []
-        self._open: dict[tuple[int, int], Tally] = {}
-        self._next_band = 0
-        self._added = 0
+        self._slide, self._tiling, self._statistics = slide, tiling, statistics
+        self._geometry, self._window, self._block, self._ahead = geometry, window, block, ahead
+        self._around = int(statistics.texture)
+        self._box = pixel_boxes(geometry, tiling)
+        self._open: dict[int, Tally] = {}
+        self._done: list[tuple[Index, npt.NDArray[np.float64]]] = []
 
-    def add(self, geometry: npt.NDArray[np.object_]) -> PixelBatch:
-        """Take in instances (working px); their `values` are complete once `advance` has passed their `bottom`."""
-        bounds = shapely.bounds(geometry).reshape(-1, 4)
-        box = np.concatenate([np.floor(bounds[:, :2]), np.ceil(bounds[:, 2:])], axis=1)
-        limits = (self._tiling.width, self._tiling.height) * 2
-        batch = PixelBatch(
-            geometry,
-            box.clip(0, limits).astype(np.int64),
-            np.full((len(geometry), len(self.columns)), np.nan),
-            self._added,
+    def run(self) -> WindowPixels:
+        left, top, right, bottom = self._window
+        box = self._box
+        inside = (box[:, 0] >= left) & (box[:, 1] >= top) & (box[:, 2] <= right) & (box[:, 3] <= bottom)
+        for y in range(top, bottom, self._block):
+            end = min(y + self._block, bottom)
+            self._measure_band(y, end)
+            self._finish([i for i in self._open if inside[i] and box[i, 3] <= end])
+        cut = sorted(self._open)
+        corner = (box[:, 2] <= right) & (box[:, 3] <= bottom) & (box[:, 2] > left) & (box[:, 3] > top)
+        return WindowPixels(
+            index=np.concatenate([np.empty(0, np.int64), *(index for index, _ in self._done)]),
+            values=np.concatenate([np.empty((0, len(self._statistics.columns))), *(found for _, found in self._done)]),
+            cut=np.array(cut, np.int64),
+            sums=Tally.concat([self._open[i] for i in cut]) if cut else None,
+            last=np.flatnonzero(corner & ~inside),
         )
-        self._added += 1
-        self._batches.append(batch)
-        return batch
 
-    def advance(self, y: float) -> int:
-        """Measure down to row `y`, above which no further instance reaches; returns the row that was reached."""
-        end = self._tiling.height if y >= self._tiling.height else int(max(y, 0)) // self._block * self._block
-        while self._next_band < end:
-            top = self._next_band
-            bottom = min(top + self._block, self._tiling.height)
-            self._measure_band(top, bottom)
-            self._next_band = bottom
-            self._batches = [batch for batch in self._batches if batch.bottom > bottom]
-        return self._next_band
+    def _finish(self, ended: list[int]) -> None:
+        if ended:
+            sums = Tally.concat([self._open.pop(i) for i in ended])
+            self._done.append((np.array(ended), self._statistics.of(sums)))
 
     def _measure_band(self, top: int, bottom: int) -> None:
-        rows = [np.flatnonzero((b.box[:, 1] < bottom) & (b.box[:, 3] > top)) for b in self._batches]
-        if not any(len(found) for found in rows):
+        around = self._around
+        x0, _, x1, _ = self._window
+        box = self._box
+        near = (box[:, 1] < bottom + around) & (box[:, 3] > top) & (box[:, 0] < x1 + around) & (box[:, 2] > x0 - around)
+        index = np.flatnonzero(near)
+        if len(index) == 0:
             return
-        geometry = np.concatenate([b.geometry[found] for b, found in zip(self._batches, rows)])
-        box = np.concatenate([b.box[found] for b, found in zip(self._batches, rows)])
-        batch = np.repeat(np.arange(len(rows)), [len(found) for found in rows])
-        row = np.concatenate(rows)
         # texture compares with the row below
-        runs = pixel_runs(geometry, top, min(bottom + self._texture, self._tiling.height), self._tiling.width)
-        for left, pixels, inside_block in self._blocks(runs, top, bottom):
-            right = min(left + self._block, self._tiling.width)
-            for owners, tally in self._measure_block(pixels, inside_block, Bounds(left, top, right, bottom)):
-                mine = box[owners]
+        runs = pixel_runs(self._geometry[index], top, min(bottom + around, self._tiling.height), self._tiling.width)
+        for left, pixels, in_block in self._blocks(runs, top, bottom):
+            right = min(left + self._block, x1)
+            for owners, tally in self._measure_block(pixels, in_block, (left, top, right, bottom)):
+                mine = box[index[owners]]
                 # texture looks at a pixel around the block, where others lie
-                here = (mine[:, 0] < right) & (mine[:, 2] > left)
+                here = (mine[:, 0] < right) & (mine[:, 2] > left) & (mine[:, 1] < bottom)
                 whole = here & (mine[:, 0] >= left) & (mine[:, 1] >= top) & (mine[:, 2] <= right)
                 whole &= mine[:, 3] <= bottom
-                self._fill(batch[owners[whole]], row[owners[whole]], tally.take(np.flatnonzero(whole)))
+                if whole.any():
+                    sums = tally if whole.all() else tally.take(np.flatnonzero(whole))
+                    self._done.append((index[owners[whole]], self._statistics.of(sums)))
                 for i in np.flatnonzero(here & ~whole).tolist():
-                    key = self._key(batch, row, int(owners[i]))
-                    part = tally.take(slice(i, i + 1))
+                    key, part = int(index[owners[i]]), tally.take(slice(i, i + 1)).copy()
                     self._open[key] = self._open[key] + part if key in self._open else part
-        ended = [(i, self._key(batch, row, i)) for i in np.flatnonzero(box[:, 3] <= bottom).tolist()]
-        finished = [(i, self._open.pop(key)) for i, key in ended if key in self._open]
-        if finished:
-            index = np.array([i for i, _ in finished])
-            self._fill(batch[index], row[index], Tally.concat([part for _, part in finished]))
-
-    def _key(self, batch: npt.NDArray[np.int64], row: npt.NDArray[np.int64], i: int) -> tuple[int, int]:
-        return self._batches[batch[i]].number, int(row[i])
-
-    def _fill(self, batch: npt.NDArray[np.int64], row: npt.NDArray[np.int64], tally: Tally) -> None:
-        if len(row) == 0:
-            return
-        values = measurements_of(tally, self._channels, self._quantiles)
-        for number in np.unique(batch):
-            mine = batch == number
-            self._batches[number].values[row[mine]] = values[mine]
 
     def _blocks(self, runs: Runs, top: int, bottom: int) -> Iterator[tuple[int, npt.NDArray[Any], Runs]]:
-        """Left side, native pixels and runs of every block of a band that any instance touches; one is read ahead."""
-        around = int(self._texture)
-        in_band = runs.row < bottom
-        used = np.zeros(-(-self._tiling.width // self._block) + 1, np.int64)
-        np.add.at(used, runs.start[in_band] // self._block, 1)
-        np.add.at(used, (runs.stop[in_band] - 1) // self._block + 1, -1)
-        lefts = [int(number) * self._block for number in np.flatnonzero(used.cumsum() > 0)]
-        mine = [np.flatnonzero((runs.stop > x - around) & (runs.start < x + self._block + around)) for x in lefts]
+        """Left side, native pixels and runs of every block of a band that any instance touches."""
+        around, block = self._around, self._block
+        x0, _, x1, _ = self._window
+        proper = runs.take(runs.row < bottom).clipped(x0, x1)
+        used = np.zeros(-(-self._tiling.width // block) + 1, np.int64)
+        np.add.at(used, proper.start // block, 1)
+        np.add.at(used, (proper.stop - 1) // block + 1, -1)
+        lefts = [int(number) * block for number in np.flatnonzero(used.cumsum() > 0)]
+
+        def of(left: int) -> Runs:
+            end = min(left + block, x1)
+            mine = np.flatnonzero((runs.stop > left - around) & (runs.start < end + around))
+            return runs.take(mine).clipped(left - around, end + around)
+
+        if not self._ahead:
+            yield from ((left, self._read(left, top, bottom), of(left)) for left in lefts)
+            return
         with ThreadPoolExecutor(1) as pool:
             ahead = [pool.submit(self._read, left, top, bottom) for left in lefts[:1]]
             for i, left in enumerate(lefts):
                 pixels = ahead.pop().result()
                 if i + 1 < len(lefts):
                     ahead.append(pool.submit(self._read, lefts[i + 1], top, bottom))
-                yield left, pixels, runs.take(mine[i]).clipped(left - around, left + self._block + around)
+                yield left, pixels, of(left)
 
     def _read(self, left: int, top: int, bottom: int) -> npt.NDArray[Any]:
-        around = int(self._texture)
-        right = min(left + self._block, self._tiling.width)
+        around = self._around
+        right = min(left + self._block, self._window[2])
         bounds = Bounds(left - around, top, right + around, bottom + around)
         shape = Shape2d(bottom + around - top, right - left + 2 * around)
         # all channels are read where they are rendered
-        only = None if self._texture else self._channels.used
+        only = None if around else self._statistics.channels.used
         return self._slide.read(bounds.scaled(*self._tiling.scale), shape, only)
 
     def _measure_block(
-        self, native: npt.NDArray[Any], runs: Runs, bounds: Bounds
-    ) -> Iterator[tuple[npt.NDArray[np.int64], Tally]]:
+        self, native: npt.NDArray[Any], runs: Runs, bounds: tuple[int, int, int, int]
+    ) -> Iterator[tuple[Index, Tally]]:
         """The instances with a pixel in or at a block, and their sums over it, some at a time."""
-        left, top, right, bottom = (int(side) for side in bounds)
-        around = int(self._texture)
+        left, top, right, bottom = bounds
+        around, channels = self._around, self._statistics.channels
         owners, local = np.unique(runs.owner, return_inverse=True)
         runs = Runs(local, runs.row, runs.start, runs.stop)
         width = right - left + 2 * around
-        stained = self._channels.used is None
-        rgb = self._slide.info.rendering.rgb(native) if self._texture or stained else native
+        rgb = self._slide.info.rendering.rgb(native) if around or channels.used is None else native
         source = rgb
-        if self._channels.used is not None:
-            source = native[..., list(self._channels.used)] if self._texture else native
+        if channels.used is not None:
+            source = native[..., list(channels.used)] if around else native
         flat = source.reshape(-1, source.shape[-1])
-        pairs = np.zeros((len(owners), 0, 0), np.int64)
-        if self._texture:
-            labels = np.zeros(len(flat), np.int32)
+        marked = np.zeros(len(flat) if around else 0, np.int32)
+        if around:
             place, own = runs.pixels(left - 1, top, width)
-            labels[place] = own + 1  # where instances overlap a pixel goes to the later one
-            levels = grey_levels(rgb)
-            pairs = co_occurrence(levels, labels.reshape(levels.shape), len(owners))
+            # where instances overlap a pixel goes to the later one
+            marked[place] = (own + 1) * LEVELS + grey_levels(rgb.reshape(-1, 3)[place])
             runs = runs.take(runs.row < bottom).clipped(left, right)
-        for piece, first, end in _pieces(runs, len(owners), len(self._channels.names), self._channels.bins):
+        for piece, first, end in _pieces(runs, len(owners), len(channels.names), channels.bins):
             place, own = piece.pixels(left - around, top, width)
-            yield (
-                owners[first:end],
-                tally_pixels(flat[place], own - first, end - first, self._channels, pairs[first:end]),
-            )
+            pairs = np.zeros((end - first, 0, 0), np.int64)
+            if around:
+                pairs = co_occurrence(marked, width, place, own, first, end - first)
+            yield owners[first:end], tally_pixels(flat[place], own - first, end - first, channels, pairs)
 
 
 def _pieces(runs: Runs, count: int, channels: int, bins: int) -> Iterator[tuple[Runs, int, int]]:

@@ -20,7 +20,7 @@ class Tally:
     ----------
     total, squares : (n, channels) float64 sum of the values and of their squares.
     histogram : (n, channels, bins) number of pixels in each bin; its sum is the number of pixels with data.
-    pairs : (n, 4, 256) co-occurrence counts; (n, 0, 0) without texture.
+    pairs : (n, 4, 136) co-occurrence counts; (n, 0, 0) without texture.
     """
 
     total: npt.NDArray[np.float64]
@@ -39,6 +39,10 @@ class Tally:
             self.histogram + other.histogram,
             self.pairs + other.pairs,
         )
+
+    def copy(self) -> Tally:
+        """The same sums in memory of their own, so that what they were a part of can go."""
+        return Tally(self.total.copy(), self.squares.copy(), self.histogram.copy(), self.pairs.copy())
 
     @classmethod
     def concat(cls, parts: list[Tally]) -> Tally:
