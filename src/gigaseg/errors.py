@@ -36,6 +36,10 @@ class SegmenterError(UserError):
     """A segmenter is unknown, or its options or checkpoint do not fit."""
 
 
+class CheckpointError(UserError):
+    """Model weights are missing, damaged, unsafe to read, or do not fit."""
+
+
 class UpstreamFailure(UserError):
     """An input of this step is the failure record of an earlier one.
 

@@ -1,0 +1,249 @@
+"""What segmenters use of SAM: a model on a device, images and prompts in tile px, packed masks back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gigaseg.errors import CheckpointError, SegmenterError, unknown
+from gigaseg.sam.checkpoints import checkpoint_path, read_delta, read_state
+from gigaseg.sam.config import SamConfig, infer_config
+from gigaseg.sam.decoder import Decoded, decode
+from gigaseg.sam.encoder import Encoded, encode, normalise
+from gigaseg.sam.local import window_sizes
+from gigaseg.sam.masks import best, crop_masks
+from gigaseg.sam.model import from_state
+from gigaseg.sam.packed import PackedMasks, pack
+from gigaseg.sam.prompting import PromptSets, groups
+from gigaseg.segmenters.base import Prompts
+
+DEFAULT_CHECKPOINT = "small-v1"
+"""Name of the checkpoint that ships with the package."""
+
+PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
+"""What `Backend.open` accepts; auto is bf16 on a GPU and fp32 on a CPU, where runs are then identical byte for byte."""
+
+_LOGITS = 1 << 26
+"""Low-res logits held at a time: 256 MB."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A SAM model ready to segment tiles; every method runs without gradients, in the backend's precision.
+
+    Attributes
+    ----------
+    model : `segment_anything.modeling.Sam` on `device`.
+    config : its sizes.
+    card : the checkpoint's metadata; empty for published ones.
+    device : where it computes.
+    dtype : of matrix products.
+    input_size : px that the longer side of a tile is resized to; None: the tile's, rounded up to whole patches.
+    """
+
+    model: nn.Module
+    config: SamConfig
+    card: dict[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    input_size: int | None = None
+
+    @classmethod
+    def open(
+        cls,
+        checkpoint: str | Path | None = None,
+        device: str = "cpu",
+        input_size: int | None = None,
+        precision: str = "auto",
+    ) -> Backend:
+        """Load a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint : name or file (`gigaseg.sam.checkpoints.checkpoint_path`); None for the one that ships.
+        precision : a key of `PRECISIONS`.
+
+        Raises
+        ------
+        CheckpointError
+            The checkpoint is missing, damaged or of no known configuration.
+        SegmenterError
+            `precision` is unknown, or `input_size` no positive multiple of the model's patch side.
+        """
+        if precision not in PRECISIONS:
+            raise SegmenterError(unknown("precision", precision, PRECISIONS))
+        path = checkpoint_path(checkpoint or DEFAULT_CHECKPOINT)
+        state, card = read_state(path)
+        if "base" in card:
+            state, card = read_delta(path)
+        try:
+            config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
+            model = from_state(state, config, device)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if input_size is not None and (input_size < config.patch or input_size % config.patch):
+            raise SegmenterError(
+                f"input size is {input_size} px, accepted: positive multiples of {config.patch} px, the patch side of "
+                f"'{config.name}'"
+            )
+        place = torch.device(device)
+        dtype = PRECISIONS[precision] or (torch.bfloat16 if place.type == "cuda" else torch.float32)
+        return cls(model, config, card, place, dtype, input_size)
+
+    def input_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int]:
+        """Height and width, px, that a tile of `tile_shape` is resized to; its aspect is kept.
+
+        Raises ValueError when no size in whole patches keeps it.
+        """
+        patch, longer = self.config.patch, max(tile_shape)
+        size = self.input_size or -(-longer // patch) * patch
+        height, width = (side * size / longer for side in tile_shape)
+        if height % patch or width % patch:
+            raise ValueError(
+                f"tile {tile_shape} at an input size of {size} px is no whole number of patches of {patch} px"
+            )
+        return int(height), int(width)
+
+    def encode(self, images: Tensor, *, hidden: bool = False) -> Encoded:
+        """Encode tiles (b, 3, height, width) uint8 RGB, resized to the input with anti-aliasing."""
+        shape = self.input_shape((images.shape[2], images.shape[3]))
+        with self.running():
+            pixels = images.to(self.device).float()
+            if shape != images.shape[2:]:
+                pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True)
+            return encode(cast(Any, self.model).image_encoder, normalise(pixels, self.config), hidden=hidden)
+
+    def sets(self, prompts: Sequence[Prompts]) -> PromptSets:
+        """Prompts of the tiles of a batch as flat sets, in tile px and order, on the device."""
+        most = max((p.points.shape[1] for p in prompts), default=0)
+        points, labels, boxes, image = [], [], [], []
+        for i, p in enumerate(prompts):
+            n, k = p.points.shape[:2]
+            real = torch.from_numpy(p.labels)
+            points.append(F.pad(torch.from_numpy(p.points).nan_to_num(), (0, 0, 0, most - k)))
+            labels.append(F.pad(real, (0, most - k), value=-1))
+            boxes.append(torch.full((n, 4), torch.nan) if p.boxes is None else torch.from_numpy(p.boxes))
+            image.append(torch.full((n,), i))
+        if not prompts:
+            return PromptSets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, 2), torch.zeros(0, 0).to(torch.int8))
+        flat = PromptSets(torch.cat(image), torch.cat(points), torch.cat(labels), torch.cat(boxes))
+        return flat.to(self.device)
+
+    def decode(
+        self,
+        encoded: Encoded,
+        sets: PromptSets,
+        tile_shape: tuple[int, int],
+        *,
+        multimask: bool = False,
+        window: int | None = None,
+        features: bool = False,
+    ) -> Decoded:
+        """`gigaseg.sam.decoder.decode` of sets in tile px."""
+        with self.running():
+            scaled = self._to_input(sets, tile_shape)
+            return decode(self.model, encoded, scaled, multimask=multimask, window=window, features=features)
+
+    def masks(
+        self,
+        encoded: Encoded,
+        sets: PromptSets,
+        tile_shape: tuple[int, int],
+        *,
+        multimask: bool = False,
+        window: int | None = None,
+        grow: bool = True,
+        threshold: float = 0.0,
+    ) -> PackedMasks:
+        """One mask a prompt set, cropped in tile px, on the device.
+
+        A set's mask does not depend on the others: padding of points is taken away.
+
+        Parameters
+        ----------
+        sets : in tile px.
+        multimask : sets of a single point, which are ambiguous, take the best of three masks by predicted IoU.
+        window : local decoding with windows of so many cells; a set whose prompts need more gets one of twice the side,
+            or four times, and so on. None: the whole embedding.
+        grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
+        threshold : of the logits.
+
+        Returns
+        -------
+        PackedMasks
+            n masks in the order of `sets`, empty ones among them.
+        """
+        h, w = encoded.embedding.shape[2:]
+        parts, order = [], []
+        with self.running():
+            for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
+                several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
+                for at, decoded in self._windows(encoded, some, several, window, grow, threshold):
+                    parts.append(
+                        crop_masks(decoded, self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w), threshold)
+                    )
+                    order.append(index[at])
+            if not parts:
+                none = torch.zeros(0, device=self.device)
+                return PackedMasks(none.int().view(0, 4), none.bool(), none.long(), none)
+            return pack(parts)[torch.cat(order).argsort()]
+
+    def _windows(
+        self, encoded: Encoded, sets: PromptSets, several: bool, window: int | None, grow: bool, threshold: float
+    ) -> Iterator[tuple[Tensor, Decoded]]:
+        """Positions and decoded masks, window size by window size; each set once."""
+        h, w = encoded.embedding.shape[2:]
+        left = torch.arange(len(sets), device=self.device)
+        size = torch.zeros_like(left)
+        if window is not None:
+            size = window_sizes(sets, self.config.patch, (h, w), window)
+        while len(left):
+            small = int(size[size > 0].min()) if bool((size > 0).any()) else 0
+            now = size == small
+            side = min(small, h) * min(small, w) if small else h * w
+            step = max(1, _LOGITS // (16 * side * (3 if several else 1)))
+            rest, rest_size = [left[~now]], [size[~now]]
+            for at in torch.split(left[now], step):
+                decoded = decode(self.model, encoded, sets[at], multimask=several, window=small or None)
+                decoded = best(decoded) if several else decoded
+                if small and grow:
+                    cut = reaches_edge(decoded, (4 * h, 4 * w), threshold)
+                    rest.append(at[cut])
+                    larger = 2 * small if 2 * small < max(h, w) else 0
+                    rest_size.append(torch.full_like(at[cut], larger))
+                    at = at[~cut]
+                    decoded = Decoded(decoded.logits[~cut], decoded.origin[~cut], decoded.quality[~cut])
+                yield at, decoded
+            left, size = torch.cat(rest), torch.cat(rest_size)
+
+    def _to_input(self, sets: PromptSets, tile_shape: tuple[int, int]) -> PromptSets:
+        sets = sets.to(self.device)
+        scale = self.input_shape(tile_shape)[0] / tile_shape[0]
+        points = sets.points.float() * scale - 0.5  # SAM's points name a pixel, and the model adds half of one
+        return replace(sets, points=points, boxes=None if sets.boxes is None else sets.boxes.float() * scale)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """No gradients, and the backend's precision."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
+            yield
+
+
+def reaches_edge(decoded: Decoded, low_shape: tuple[int, int], threshold: float = 0.0) -> Tensor:
+    """Whether any of each prompt's masks touches an edge of its window that lies inside the image: (n,) bool."""
+    on = (decoded.logits > threshold).any(1)
+    rows, cols = on.shape[1:]
+    x, y = decoded.origin.unbind(1)
+    left, right = on[:, :, 0].any(1) & (x > 0), on[:, :, -1].any(1) & (x + cols < low_shape[1])
+    top, bottom = on[:, 0].any(1) & (y > 0), on[:, -1].any(1) & (y + rows < low_shape[0])
+    return left | right | top | bottom

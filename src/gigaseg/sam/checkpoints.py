@@ -1,0 +1,183 @@
+"""Reading and writing model weights: safetensors with a card, and ``.pth`` files without code in them.
+
+A checkpoint that was trained over another one stores the tensors that changed and the sha256 of that base.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gigaseg.errors import CheckpointError, is_machine_fault, one_line
+from gigaseg.files import atomic, sha256_file
+from gigaseg.sam.downloads import OFFICIAL, Official, checkpoint_path, fetch
+
+__all__ = [
+    "OFFICIAL", "Official", "checkpoint_path", "fetch", "read_delta", "read_state", "write_delta", "write_state",
+]  # fmt: skip
+
+_CARD = "gigaseg"
+_FULL_BELOW = 4096
+"""Elements; smaller tensors (norms, biases, the frequencies of positions) stay float32: half of them saves nothing."""
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors of a checkpoint, on the CPU and of the types they were stored in, and its card.
+
+    Parameters
+    ----------
+    path : ``.safetensors``, whose header may hold a card, or ``.pth`` / ``.pt`` with a plain state dict (no card).
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, of another kind, or a pickle that asks for more than tensors: no code is run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected model weights")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pth", ".pt"):
+        return _read_pickle(path), {}
+    raise CheckpointError(f"{path}: suffix is '{path.suffix}', accepted: .safetensors, .pth, .pt")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {}).get(_CARD, "{}"))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        if is_machine_fault(error):
+            raise
+        raise CheckpointError(f"{path}: damaged safetensors file ({one_line(error)})") from error
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: its card is no JSON object; expected the one that gigaseg writes")
+    return state, card
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: damaged, or a pickle that holds more than tensors and could run code: refused; save the plain "
+            "state dict, or safetensors"
+        ) from error
+    except Exception as error:  # damaged bytes can ask the unpickler for anything
+        if is_machine_fault(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise CheckpointError(f"{path}: damaged, or no file of torch.save ({one_line(error)[:200]})") from error
+    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+        raise CheckpointError(f"{path}: holds no state dict; expected names with tensors")
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def write_state(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str, Any], *, half: bool = False) -> None:
+    """Write tensors and their card as safetensors, atomically; the same content gives the same bytes.
+
+    Parameters
+    ----------
+    path : ends in ``.safetensors``.
+    state : tensors by name.
+    card : JSON values; ``config`` (`SamConfig.as_dict`) tells `gigaseg.sam.model.load` the sizes.
+    half : store floating-point tensors of 4,096 elements and more as float16.
+
+    Raises
+    ------
+    ValueError
+        Another suffix, or a tensor that is not finite, or not in float16.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: suffix is '{path.suffix}', accepted: .safetensors")
+    packed = {name: _pack(name, tensor, half) for name, tensor in state.items()}
+    text = json.dumps(card, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    with atomic(path) as temporary:
+        save_file(packed, temporary, metadata={_CARD: text})
+
+
+def _pack(name: str, tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().to("cpu", copy=True).contiguous()  # tensors that share memory are refused
+    if tensor.is_floating_point():
+        tensor = tensor.to(torch.float16 if half and tensor.numel() >= _FULL_BELOW else torch.float32)
+        if not tensor.isfinite().all():
+            raise ValueError(f"tensor '{name}' is not finite as {tensor.dtype}")
+    return tensor
+
+
+def write_delta(
+    path: str | Path, state: Mapping[str, Tensor], base: str | Path, card: Mapping[str, Any], *, half: bool = False
+) -> None:
+    """Write the tensors of `state` that checkpoint `base` lacks or holds with other values; the rest stays there.
+
+    Parameters
+    ----------
+    path, state, card, half : as `write_state`; the card gets ``base`` with name and sha256.
+    base : name or file of a whole checkpoint (`checkpoint_path`).
+
+    Raises
+    ------
+    CheckpointError
+        `base` cannot be read, is a delta itself, or has a tensor that `state` lacks.
+    """
+    file = checkpoint_path(base)
+    known, base_card = read_state(file)
+    _refuse_delta(file, base_card)
+    missing = [name for name in known if name not in state]
+    if missing:
+        raise CheckpointError(f"{path}: {len(missing)} tensors of the base {file} are missing, the first: {missing[0]}")
+    changed = {name: tensor for name, tensor in state.items() if not _same(tensor, known.get(name))}
+    write_state(path, changed, {**card, "base": {"name": str(base), "sha256": sha256_file(file)}}, half=half)
+
+
+def read_delta(path: str | Path, base: str | Path | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint of `write_delta` laid over its base: every tensor, and the card of the delta.
+
+    Parameters
+    ----------
+    path : the delta.
+    base : name or file of its base; None for the one that it names.
+
+    Raises
+    ------
+    CheckpointError
+        A file cannot be read, `path` is no delta, or the base is not the one it was trained over.
+    """
+    changed, card = read_state(path)
+    named = card.get("base")
+    if not isinstance(named, dict) or not {"name", "sha256"} <= named.keys():
+        raise CheckpointError(f"{path}: names no base; expected a checkpoint of changes")
+    try:
+        file = checkpoint_path(named["name"] if base is None else base)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: its base: {error}") from error
+    found = sha256_file(file)
+    if found != named["sha256"]:
+        raise CheckpointError(
+            f"{path}: trained over '{named['name']}' with sha256 {named['sha256']}, but {file} has {found}"
+        )
+    state, base_card = read_state(file)
+    _refuse_delta(file, base_card)
+    return {**state, **changed}, card
+
+
+def _refuse_delta(file: Path, card: Mapping[str, Any]) -> None:
+    if "base" in card:
+        raise CheckpointError(f"{file}: holds changes over '{card['base'].get('name')}'; expected a whole checkpoint")
+
+
+def _same(tensor: Tensor, known: Tensor | None) -> bool:
+    if known is None or tensor.shape != known.shape:
+        return False
+    tensor = tensor.detach().cpu()
+    return torch.equal(tensor, known.to(tensor.dtype))
