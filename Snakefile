@@ -11,13 +11,16 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/checkpoints.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/tiles.smk"
+include: "workflow/rules/prompts.smk"
 include: "workflow/rules/instances.smk"
 include: "workflow/rules/stitch.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/train.smk"
 
 
 rule all:

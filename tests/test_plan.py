@@ -2,12 +2,14 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tifffile
 
-from gigaseg.errors import ConfigError
+from gigaseg.errors import CheckpointError, ConfigError
 from gigaseg.plan import make_plan
 
 SHEET = "slide\tpath\tpreset\tpixel_size\tannotations\tgroup\n{}\ts.tif\t{}\t{}\t{}\t{}\n"
@@ -133,3 +135,74 @@ def test_a_wrong_config_is_an_error_and_a_wrong_row_is_not(cohort, tmp_path):
     plan = make_plan(cohort)
     assert plan.slides == {}
     assert "unknown preset 'none'" in plan.bad_rows[0].reason
+
+
+def prompted_cohort(cohort, folder, **segmenter):
+    """The cohort with points for slide s, and a preset that takes them."""
+    (folder / "p.geojson").write_text("{}")
+    (folder / "slides.tsv").write_text("slide\tpath\tprompts\ns\ts.tif\tp.geojson\n")
+    content = copy.deepcopy(cohort)
+    content["presets"]["nuclei"]["segmenter"] = {"name": "prompted", **segmenter}
+    return content
+
+
+def test_prompts_of_the_sheet_run_a_step_of_their_own_before_segment(cohort, tmp_path):
+    content = prompted_cohort(cohort, tmp_path, options={"polygons_as": "mask"})
+    slide = make_plan(content).slides["s"]
+    assert slide.prompted
+    assert slide.options["prompt"] == ["--polygons-as=mask", f"--prompts={tmp_path / 'p.geojson'}"]
+    assert f"--prompts={tmp_path / 'p.geojson'}" in slide.options["grid"]
+    assert not make_plan(cohort).slides["s"].prompted
+
+
+def test_prompts_without_a_segmenter_that_takes_them_change_nothing(cohort, tmp_path):
+    before = make_plan(cohort)
+    prompted_cohort(cohort, tmp_path)
+    found = make_plan(cohort)
+    assert found.slides["s"].digests == before.slides["s"].digests
+    assert found.slides["s"].options == before.slides["s"].options
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"polygons_as": "box"}, []),
+        ({"polygons_as": "points"}, ["prompt", *STEPS[3:]]),
+        ({"min_score": 0.5}, STEPS[3:]),
+    ],
+)
+def test_an_option_of_prompted_runs_again_what_reads_it(cohort, tmp_path, options, steps):
+    before = make_plan(prompted_cohort(cohort, tmp_path)).slides["s"].digests
+    found = make_plan(prompted_cohort(cohort, tmp_path, options=options)).slides["s"].digests
+    assert {step for step in before if before[step] != found[step]} == set(steps)
+
+
+def test_changed_prompts_run_again_from_the_grid_on(cohort, tmp_path):
+    content = prompted_cohort(cohort, tmp_path)
+    before = make_plan(content).slides["s"].digests
+    (tmp_path / "p.geojson").write_text('{"a": 1}')
+    found = make_plan(content).slides["s"].digests
+    assert {step for step in before if before[step] != found[step]} == {*STEPS[1:], "prompt"}
+
+
+def test_the_content_of_a_checkpoint_counts_not_its_name(cohort, tmp_path):
+    digests = []
+    for name, content in (("a.pth", b"1"), ("a.pth", b"2"), ("b.pth", b"1")):
+        (tmp_path / name).write_bytes(content)
+        plan = make_plan(prompted_cohort(cohort, tmp_path, checkpoint=str(tmp_path / name)))
+        digests.append(plan.slides["s"].digests["segment"])
+    assert digests[0] != digests[1]
+    assert digests[0] == digests[2]
+    official = [
+        make_plan(prompted_cohort(cohort, tmp_path, checkpoint=name)).slides["s"] for name in ("vit_b", "vit_l")
+    ]
+    assert official[0].digests["segment"] != official[1].digests["segment"], "known without the files"
+    with pytest.raises(CheckpointError, match=r"unknown checkpoint 'vit_x'; accepted: .*vit_b"):
+        make_plan(prompted_cohort(cohort, tmp_path, checkpoint="vit_x"))
+
+
+def test_planning_a_prompted_cohort_loads_no_torch(cohort, tmp_path):
+    content = prompted_cohort(cohort, tmp_path, checkpoint="vit_b")
+    code = f"import sys; from gigaseg.plan import make_plan; make_plan({content!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -72,6 +72,7 @@ def _grid_arguments(parser: ArgumentParser) -> None:
     _path(parser, "--out", "grid.parquet to write")
     _path(parser, "--foreground", "foreground.tif to write")
     parser.add_argument("--side-file", type=Path, action="append", default=[], help="polygons whose tiles are kept")
+    parser.add_argument("--prompts", type=Path, help="points and polygons whose tiles are kept, too")
     add_grid_options(parser)
 
 
@@ -84,6 +85,7 @@ def _grid(args: Namespace) -> None:
         args.foreground,
         preset=grid_preset(args),
         side_files=args.side_file,
+        prompts=args.prompts,
         digest=args.digest,
     )
 
@@ -102,6 +104,29 @@ def _tile(args: Namespace) -> None:
     tile(args.info, args.grid, args.shard, args.out, workers=args.workers, digest=args.digest)
 
 
+def _prompt_arguments(parser: ArgumentParser) -> None:
+    _path(parser, "info", "slide.json")
+    _path(parser, "grid", "grid.parquet")
+    _path(parser, "--foreground", "foreground.tif")
+    _path(parser, "--out", "prompts.parquet to write")
+    parser.add_argument("--prompts", type=Path, help="points, boxes and polygons (GeoJSON, GeoPackage, GeoParquet)")
+    parser.add_argument("--polygons-as", default="box", help="what a polygon becomes: box, mask, points (default: box)")
+
+
+def _prompt(args: Namespace) -> None:
+    from gigaseg.prompts.prompt import prompt
+
+    prompt(
+        args.info,
+        args.grid,
+        args.foreground,
+        args.out,
+        prompts=args.prompts,
+        polygons_as=args.polygons_as,
+        digest=args.digest,
+    )
+
+
 def _segment_arguments(parser: ArgumentParser) -> None:
     _path(parser, "info", "slide.json")
     _path(parser, "grid", "grid.parquet")
@@ -109,6 +134,7 @@ def _segment_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, default=0, help="number of the shard (default: 0)")
     parser.add_argument("--tiles", type=Path, help="tile store of the shard (default: read the slide)")
     parser.add_argument("--annotations", type=Path, help="polygons, for the segmenter that takes them")
+    parser.add_argument("--prompts", type=Path, help="prompts.parquet, for a segmenter that needs prompts")
     parser.add_argument("--workers", type=int, default=1, help="processes of a CPU segmenter (default: 1)")
     add_options(parser, SegmenterConfig)
     add_options(parser, Preset, ("object_diameter",))
@@ -125,6 +151,7 @@ def _segment(args: Namespace) -> None:
         segmenter=from_options(SegmenterConfig, args),
         tiles=args.tiles,
         annotations=args.annotations,
+        prompts=args.prompts,
         object_diameter=from_options(Preset, args).object_diameter,
         workers=args.workers,
         digest=args.digest,
@@ -169,6 +196,12 @@ def _measure_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--regions", type=Path, help="polygons to report on (default: none)")
     _path(parser, "--out", "measurements.parquet to write")
     _path(parser, "--summary", "summary.json to write")
+    parser.add_argument("--workers", type=int, default=1, help="threads or processes (default: 1)")
+    parser.add_argument(
+        "--scheduler",
+        help="threads, processes, or tcp://HOST:PORT of Dask (default: $DASK_SCHEDULER_ADDRESS, else threads)",
+    )
+    parser.add_argument("--block", type=int, default=25_000, help="instances a worker holds at a time (default: 25000)")
     add_options(parser, MeasureConfig)
 
 
@@ -184,6 +217,9 @@ def _measure(args: Namespace) -> None:
         regions=args.regions,
         config=from_options(MeasureConfig, args),
         digest=args.digest,
+        workers=args.workers,
+        scheduler=args.scheduler,
+        block=args.block,
     )
 
 
@@ -336,6 +372,31 @@ def _evaluate(args: Namespace) -> None:
     sys.stdout.write(found.table() + "\n")
 
 
+def _checkpoints_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="names to fetch, such as vit_b, or files to look for (default: list)")
+
+
+def _checkpoints(args: Namespace) -> None:
+    from gigaseg.sam.downloads import OFFICIAL, checkpoint_path, fetch, inventory
+
+    if not args.names:
+        sys.stdout.write(inventory())
+    for name in args.names:
+        sys.stdout.write(f"{fetch(name) if name in OFFICIAL else checkpoint_path(name)}\n")
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    from gigaseg.train.train import add_arguments
+
+    add_arguments(parser)
+
+
+def _train(args: Namespace) -> None:
+    from gigaseg.train.train import train
+
+    train(args)
+
+
 def _demo_arguments(parser: ArgumentParser) -> None:
     _path(parser, "--out", "folder to write slide.tif, its truth and slides.tsv into")
     parser.add_argument("--side", type=int, default=4096, help="width and height of the slide, px (default: 4096)")
@@ -352,6 +413,7 @@ COMMANDS: dict[str, Command] = {
     "inspect": Command("slide file to slide.json", _inspect_arguments, _inspect, _out),
     "grid": Command("foreground and kept tiles", _grid_arguments, _grid, lambda args: [args.out, args.foreground]),
     "tile": Command("pixels of a shard's tiles", _tile_arguments, _tile, _out),
+    "prompt": Command("prompts from a file, each given to one tile", _prompt_arguments, _prompt, _out),
     "segment": Command("instances of a shard's tiles", _segment_arguments, _segment, _out),
     "stitch": Command("instances of the slide, exact at seams", _stitch_arguments, _stitch, _out),
     "measure": Command("measurements and summary", _measure_arguments, _measure, lambda args: [args.out, args.summary]),
@@ -361,5 +423,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("report of the cohort", _report_arguments, _report, _out),
     "gate": Command("fail when a slide of the cohort failed", _gate_arguments, _gate, None),
     "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
+    "checkpoints": Command("fetch published model weights, or list them", _checkpoints_arguments, _checkpoints, None),
+    "train": Command("train a method on images with instances", _train_arguments, _train, None),
     "demo": Command("a synthetic slide with its truth", _demo_arguments, _demo, None),
 }

@@ -42,7 +42,9 @@ class SegmenterConfig:
     """What finds the instances of a tile."""
 
     name: str = key("watershed", "segmenter by registry name")
-    checkpoint: str | None = key(None, "model weights: a file, or null for the one the segmenter's card names")
+    checkpoint: str | None = key(
+        None, "model weights: a file, or a name such as vit_b; null for the one the segmenter's card names"
+    )
     device: str = key("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU when there is one")
     batch_size: int = key(8, "tiles per batch; results are the same for the same batch size", low=1, high=4096)
     overlaps: str = key(
@@ -149,6 +151,16 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
+class TrainConfig:
+    """What the target `train` runs; nothing else reads it."""
+
+    method: str = key("sam", "method to train, see gigaseg train --help")
+    data: str | None = key(None, "folder of the data set; null: there is nothing to train")
+    out: str = key("training", "folder of the run; one that was interrupted goes on")
+    options: tuple[str, ...] = key(tuple, "further options of gigaseg train METHOD, such as --config=small")
+
+
+@dataclass(frozen=True)
 class Config:
     """config.yaml as a whole."""
 
@@ -156,6 +168,7 @@ class Config:
     results: str = key("results", "folder of all outputs")
     presets: dict[str, Preset] = key(lambda: {"nuclei": Preset()}, "presets by name; the first one is the default")
     report: ReportConfig = key(ReportConfig, "see ReportConfig")
+    train: TrainConfig = key(TrainConfig, "see TrainConfig")
 
 
 def load_config(content: Mapping[str, Any], source: str = "config.yaml") -> Config:
@@ -206,7 +219,9 @@ def _check_preset(path: str, preset: Preset) -> list[str]:
         errors.append(f"{path}: working_resolution and object_diameter are both set, accepted: one of them")
     if not _DEVICE.fullmatch(preset.segmenter.device):
         errors.append(f"{path}.segmenter.device is '{preset.segmenter.device}', accepted: auto, cpu, cuda, cuda:N")
-    if preset.segmenter.checkpoint is not None and not Path(preset.segmenter.checkpoint).is_file():
+    # a bare name is looked up when the cohort is planned
+    checkpoint = Path(preset.segmenter.checkpoint or ".")
+    if checkpoint.suffix in (".pth", ".pt", ".safetensors") and not checkpoint.is_file():
         errors.append(f"{path}.segmenter.checkpoint is '{preset.segmenter.checkpoint}', no such file")
     try:
         card = read_card(preset.segmenter.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from gigaseg.config import (
     ForegroundConfig,
@@ -17,6 +17,9 @@ from gigaseg.config import (
     default_of,
 )
 from gigaseg.errors import ConfigError
+
+if TYPE_CHECKING:  # not needed to show --help
+    from gigaseg.segmenters.card import Card
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ def _kind(hint: Any) -> Any:
     return inner[0] if get_origin(hint) is not dict and inner else hint
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type, names: Sequence[str] | None = None) -> None:
+def add_options(parser: argparse._ActionsContainer, cls: type, names: Sequence[str] | None = None) -> None:
     """Add an option for each key of `cls` (or those in `names`); their values are read by `from_options`."""
     hints = get_type_hints(cls)
     for spec in fields(cls):
@@ -139,6 +142,12 @@ def grid_preset(args: argparse.Namespace) -> Preset:
         tiles=from_options(TilesConfig, args),
         foreground=from_options(ForegroundConfig, args),
     )
+
+
+def prompt_options(card: Card, preset: Preset) -> list[str]:
+    """Options of the prompt step: what of the segmenter's own options decides how a file is read."""
+    value = card.complete(preset.segmenter.options).get("polygons_as", "box")
+    return [] if value == "box" else [f"--polygons-as={value}"]
 
 
 def step_options(preset: Preset, report: ReportConfig) -> dict[str, list[str]]:

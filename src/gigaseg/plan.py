@@ -16,15 +16,15 @@ from typing import Any
 
 from gigaseg.config import Config, Preset, load_config
 from gigaseg.errors import UserError
-from gigaseg.options import step_options
+from gigaseg.options import prompt_options, step_options
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.sheet import BadRow, Row, read_sheet
 
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 1, "tile": 1, "segment": 1, "stitch": 1, "measure": 1, "export": 1,
-    "overview": 1, "aggregate": 1, "report": 1,
+    "inspect": 1, "grid": 1, "tile": 1, "prompt": 1, "segment": 1, "stitch": 1, "measure": 2, "export": 1,
+    "overview": 1, "aggregate": 2, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
 
@@ -38,7 +38,7 @@ class SlidePlan:
     row : its row of the sheet.
     preset : its preset.
     shards : number of shards, from the bounding grid; 1 for a slide that cannot be opened.
-    digests : by step.
+    digests : by step; of `prompt` only for a segmenter whose prompts come from a file.
     options : command-line options by step.
     """
 
@@ -47,6 +47,11 @@ class SlidePlan:
     shards: int
     digests: dict[str, str]
     options: dict[str, list[str]]
+
+    @property
+    def prompted(self) -> bool:
+        """Whether the step `prompt` gives its tiles their prompts."""
+        return "prompt" in self.digests
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,13 @@ class Plan:
     slides: dict[str, SlidePlan]
     bad_rows: list[BadRow]
     digests: dict[str, str]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Model weights that the presets name, by themselves or by their segmenter's card; each once, sorted."""
+        chosen = [preset.segmenter for preset in self.config.presets.values()]
+        named = {segmenter.checkpoint or read_card(segmenter.name).checkpoint for segmenter in chosen}
+        return sorted(name for name in named if name)
 
 
 def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
@@ -98,6 +110,11 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     if row.annotations:
         options["grid"].append(f"--side-file={row.annotations}")
         options["segment"].append(f"--annotations={row.annotations}")
+    if card.needs_prompts_file:
+        options["prompt"] = prompt_options(card, preset)
+        if row.prompts:
+            options["grid"].append(f"--prompts={row.prompts}")
+            options["prompt"].append(f"--prompts={row.prompts}")
     if row.regions:
         options["measure"].append(f"--regions={row.regions}")
     return SlidePlan(
@@ -113,11 +130,13 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
     from gigaseg.files import digest
 
     annotations = cache.sha256(row.annotations)
-    checkpoint = cache.sha256(Path(preset.segmenter.checkpoint)) if preset.segmenter.checkpoint else None
+    checkpoint = _checkpoint(preset.segmenter.checkpoint or card.checkpoint, cache)
+    prompts = cache.sha256(row.prompts) if card.needs_prompts_file else None
     segmenter = {
         **asdict(preset.segmenter),
         "options": card.complete(preset.segmenter.options),
         "device": None,
+        "checkpoint": None,  # its content counts, below
     }
     tiles = {key: value for key, value in asdict(preset.tiles).items() if key != "materialise"}
     nominal = [card.tile, card.overlap, card.pixel_size, card.unit, card.object_diameter]
@@ -139,8 +158,10 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             preset.working_resolution,
             preset.object_diameter,
             annotations,
+            prompts,
         ],
         "tile": [],
+        "prompt": [prompt_options(card, preset)],
         # tile stores are temporary: what they hold counts here
         "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint, REVISIONS["tile"]],
         "stitch": [asdict(preset.stitch)],
@@ -152,13 +173,26 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
         ],
     }
     upstream = {
-        "inspect": None, "grid": "inspect", "tile": "grid", "segment": "grid", "stitch": "segment", "measure": "stitch",
+        "inspect": None, "grid": "inspect", "tile": "grid", "prompt": "grid",
+        "segment": "prompt" if card.needs_prompts_file else "grid", "stitch": "segment", "measure": "stitch",
         "export": "measure", "overview": "stitch",
     }  # fmt: skip
     digests: dict[str, str] = {}
     for step, before in upstream.items():
+        if step == "prompt" and not card.needs_prompts_file:
+            continue
         digests[step] = digest([step, REVISIONS[step], own[step], digests[before] if before else None])
     return digests
+
+
+def _checkpoint(wanted: str | None, cache: _Cache) -> str | None:
+    """The sha256 of a checkpoint given as a file or by name; None for none."""
+    from gigaseg.sam.downloads import checkpoint_path, checkpoint_sha256
+
+    if wanted is None:
+        return None
+    # a published one is known before it is fetched
+    return checkpoint_sha256(wanted) or cache.sha256(checkpoint_path(wanted))
 
 
 class _Cache:

@@ -1,4 +1,4 @@
-"""Polygons that the sample sheet names: read, brought into the slide's working frame, repaired."""
+"""Vector files that the sample sheet names: read, brought into the slide's working frame, repaired."""
 
 from __future__ import annotations
 
@@ -52,35 +52,13 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[s
     FormatError
         The file is missing or unreadable, holds no polygon, or none of its polygons lies on the slide.
     """
-    frame = _read(path)
-    if info.crs is not None and info.transform is not None:
-        if frame.crs is None:
-            raise FormatError(
-                f"{path}: has no CRS, but slide '{info.slide}' is georeferenced; expected a file with one"
-            )
-        try:
-            frame = frame.to_crs(info.crs)
-            finite = len(frame) == 0 or np.isfinite(frame.total_bounds).all()
-        except Exception as error:  # pyproj and GEOS raise many kinds on coordinates that a CRS does not have
-            raise FormatError(
-                f"{path}: cannot be brought into the CRS of '{info.slide}' ({one_line(error)}); "
-                "are its coordinates pixels?"
-            ) from error
-        if not finite:
-            raise FormatError(f"{path}: coordinates outside its CRS {frame.crs}; are they pixels?")
-    geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
-    classes_of = _class_names(frame, names)
+    frame, geometry = read_features(path, info, tiling)
     polygonal = np.isin(shapely.get_type_id(geometry), (3, 6)) & ~shapely.is_empty(geometry)
     if not polygonal.any():
         raise FormatError(f"{path}: {len(geometry)} features, none of them a polygon; expected polygons")
-    geometry, classes_of = geometry[polygonal], classes_of[polygonal]
-    geometry = shapely.transform(shapely.force_2d(geometry), lambda xy: _to_working(xy, info, tiling))
-    geometry, repaired = _repair(geometry)
-    slide = shapely.box(0, 0, tiling.width, tiling.height)
-    if info.width / tiling.scale[0] < tiling.width or info.height / tiling.scale[1] < tiling.height:
-        slide = shapely.box(0, 0, info.width / tiling.scale[0], info.height / tiling.scale[1])
-    inside = shapely.contains_properly(slide, geometry)
-    geometry[~inside] = only_polygons(shapely.intersection(geometry[~inside], slide))
+    geometry, classes_of = geometry[polygonal], class_names(frame, names)[polygonal]
+    geometry, repaired = repair(geometry)
+    geometry = on_slide(geometry, info, tiling)
     left = ~shapely.is_empty(geometry)
     if not left.any():
         raise FormatError(f"{path}: none of its {len(left)} polygons lies on slide '{info.slide}'; wrong CRS or slide?")
@@ -92,11 +70,55 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[s
     return Polygons(geometry[left], index.astype(np.int32), tuple(classes.tolist()))
 
 
+def read_features(path: Path, info: SlideInfo, tiling: Tiling) -> tuple[Any, npt.NDArray[np.object_]]:
+    """Read all features of a side file, of any kind.
+
+    Returns
+    -------
+    frame : GeoDataFrame of the features with their properties, in the order of the file.
+    geometry : (n,) their geometries in two dimensions, working px, as they are: None, empty, invalid or off the slide.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or unreadable, or does not suit the slide's CRS.
+    """
+    frame = _read(path)
+    if info.crs is not None and info.transform is not None:
+        if frame.crs is None:
+            raise FormatError(
+                f"{path}: has no CRS, but slide '{info.slide}' is georeferenced; expected a file with one"
+            )
+        try:
+            frame = frame.to_crs(info.crs)
+            finite = len(frame) == 0 or frame.geometry.isna().all() or np.isfinite(frame.total_bounds).all()
+        except Exception as error:  # pyproj and GEOS raise many kinds on coordinates that a CRS does not have
+            raise FormatError(
+                f"{path}: cannot be brought into the CRS of '{info.slide}' ({one_line(error)}); "
+                "are its coordinates pixels?"
+            ) from error
+        if not finite:
+            raise FormatError(f"{path}: coordinates outside its CRS {frame.crs}; are they pixels?")
+    geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
+    return frame, shapely.transform(shapely.force_2d(geometry), lambda xy: _to_working(xy, info, tiling))
+
+
+def on_slide(geometry: npt.NDArray[np.object_], info: SlideInfo, tiling: Tiling) -> npt.NDArray[np.object_]:
+    """Polygons (working px) clipped to the slide, empty where they lie off it; in place."""
+    # the working size is rounded up, so the slide may end within its last pixel
+    width = min(tiling.width, info.width / tiling.scale[0])
+    height = min(tiling.height, info.height / tiling.scale[1])
+    slide = shapely.box(0, 0, width, height)
+    inside = shapely.contains_properly(slide, geometry)
+    geometry[~inside] = only_polygons(shapely.intersection(geometry[~inside], slide))
+    return geometry
+
+
 def _read(path: Path) -> Any:
     import geopandas
 
     if not path.is_file():
-        raise FormatError(f"{path}: no such file; expected polygons as GeoJSON, GeoPackage or GeoParquet")
+        raise FormatError(f"{path}: no such file; expected GeoJSON, GeoPackage or GeoParquet")
     try:
         if path.suffix == ".parquet":
             frame = geopandas.read_parquet(path)
@@ -105,13 +127,13 @@ def _read(path: Path) -> Any:
     except Exception as error:  # GDAL, pyarrow and geopandas raise many kinds
         if is_machine_fault(error):
             raise
-        raise FormatError(f"{path}: cannot be read as polygons ({one_line(error)})") from error
+        raise FormatError(f"{path}: cannot be read as polygons or points ({one_line(error)})") from error
     if not isinstance(frame, geopandas.GeoDataFrame):
-        raise FormatError(f"{path}: a table without geometry; expected polygons as GeoJSON, GeoPackage or GeoParquet")
+        raise FormatError(f"{path}: a table without geometry; expected GeoJSON, GeoPackage or GeoParquet")
     return frame
 
 
-def _class_names(frame: Any, names: Sequence[str]) -> npt.NDArray[np.object_]:
+def class_names(frame: Any, names: Sequence[str] = _CLASS_COLUMNS) -> npt.NDArray[np.object_]:
     """Class of each feature: QuPath's classification object, or a plain column."""
     found = np.full(len(frame), UNCLASSIFIED, dtype=object)
     for column in [name for name in names if name in frame.columns][::-1]:
@@ -128,7 +150,7 @@ def _class_name(value: Any) -> str:
             return str(value)
     if isinstance(value, dict):
         value = value.get("name")
-    if isinstance(value, float) and value == int(value):  # whole numbers with a gap among them
+    if isinstance(value, float) and value.is_integer():  # whole numbers with a gap among them
         value = int(value)
     return str(value) if isinstance(value, str | int) and value != "" else UNCLASSIFIED
 
@@ -140,7 +162,8 @@ def _to_working(xy: npt.NDArray[np.float64], info: SlideInfo, tiling: Tiling) ->
     return np.asarray(xy / np.asarray(tiling.scale))
 
 
-def _repair(geometry: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], int]:
+def repair(geometry: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.object_], int]:
+    """Polygons made valid (possibly empty), in place, and how many were not."""
     invalid = ~shapely.is_valid(geometry)
     geometry[invalid] = only_polygons(shapely.make_valid(geometry[invalid]))
     return geometry, int(invalid.sum())

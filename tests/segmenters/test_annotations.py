@@ -136,6 +136,8 @@ def test_a_file_without_usable_polygons_is_told(slide, features, words):
 def test_numbers_are_class_names_too(slide):
     features = [(shapely.box(10, 10, 30, 30), {"class": 2}), (shapely.box(50, 10, 70, 30), {"class": 1})]
     assert run(slide, geojson(slide / "n.geojson", features)).classes == ("1", "2")
+    features.append((shapely.box(90, 10, 99, 30), {"class": None}))
+    assert run(slide, geojson(slide / "gap.geojson", features)).classes == ("1", "2", "object")
 
 
 def test_a_table_without_geometry_is_told(slide):

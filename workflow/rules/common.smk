@@ -47,13 +47,20 @@ def slide_path(wildcards):
 
 
 def tile_store(wildcards):
-    """The tile store of the job's shard; nothing when `segment` reads the slide."""
-    materialise = PLAN.slides[wildcards.slide].preset.tiles.materialise
+    """The tile store of the job's shard; nothing when `segment` reads the slide, as it does where prompts lie."""
+    plan = PLAN.slides[wildcards.slide]
+    materialise = plan.preset.tiles.materialise and not plan.prompted
     return (
         f"{RESULTS}/{wildcards.slide}/tiles/{wildcards.shard}.zarr.zip"
         if materialise
         else []
     )
+
+
+def slide_prompts(wildcards):
+    """The prompts of the job's slide; nothing for a segmenter without a prompt file."""
+    prompted = PLAN.slides[wildcards.slide].prompted
+    return f"{RESULTS}/{wildcards.slide}/prompts.parquet" if prompted else []
 
 
 def shard_instances(wildcards):

@@ -3,6 +3,7 @@ rule segment:
         info=rules.inspect.output.info,
         grid=rules.grid.output.grid,
         tiles=tile_store,
+        prompts=slide_prompts,
     output:
         instances=f"{RESULTS}/{{slide}}/instances/{{shard}}.parquet",
         run=f"{RESULTS}/{{slide}}/run/segment-{{shard}}.json",
@@ -18,9 +19,12 @@ rule segment:
         mem_mb=8000,
     params:
         tiles=lambda wildcards, input: ["--tiles", input.tiles] if input.tiles else [],
+        prompts=lambda wildcards, input: (
+            ["--prompts", input.prompts] if input.prompts else []
+        ),
         options=options("segment"),
         digest=digest("segment"),
     shell:
-        "gigaseg segment {input.info:q} {input.grid:q} {params.tiles:q} --shard {wildcards.shard} {params.options:q}"
-        " --out {output.instances:q} --workers {threads} --slide {wildcards.slide} --digest {params.digest}"
-        " --run-record {output.run:q} --record-failure 2> {log:q}"
+        "gigaseg segment {input.info:q} {input.grid:q} {params.tiles:q} {params.prompts:q} --shard {wildcards.shard}"
+        " {params.options:q} --out {output.instances:q} --workers {threads} --slide {wildcards.slide}"
+        " --digest {params.digest} --run-record {output.run:q} --record-failure 2> {log:q}"

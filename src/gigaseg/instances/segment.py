@@ -26,9 +26,12 @@ from gigaseg.files import digest as content_digest
 from gigaseg.files import read_metadata, same_slide, sha256_file
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
 from gigaseg.processes import end_with_parent
-from gigaseg.segmenters.card import read_card
+from gigaseg.prompts.table import PromptTable
+from gigaseg.sam.downloads import checkpoint_path
+from gigaseg.segmenters.card import Card, read_card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
+from gigaseg.tiles.tiling import Tile, Tiling
 
 if TYPE_CHECKING:
     from gigaseg.segmenters.base import Segmenter
@@ -47,6 +50,9 @@ class Job:
     tiles: Path | None
     segmenter: SegmenterConfig
     annotations: Path | None
+    checkpoint: Path | None
+    prompts: PromptTable | None
+    chosen: list[Tile]
     object_diameter: float | None
     parts: Path
     device: str
@@ -62,6 +68,7 @@ def segment(
     segmenter: SegmenterConfig,
     tiles: str | Path | None = None,
     annotations: str | Path | None = None,
+    prompts: str | Path | None = None,
     object_diameter: float | None = None,
     workers: int = 1,
     digest: str = "",
@@ -76,6 +83,7 @@ def segment(
     segmenter : which one, and how.
     tiles : tile store of the shard; None: read from the slide.
     annotations : polygons for the segmenter that takes them.
+    prompts : prompts.parquet, for a segmenter that needs prompts; tiles without any are not looked at.
     object_diameter : typical object diameter in the slide's unit, where the preset states one.
     workers : processes for a segmenter that runs on the CPU alone; the result is the same for any number.
     digest : of the step; unfinished work of another digest is discarded.
@@ -91,16 +99,17 @@ def segment(
     """
     slide_info, kept = SlideInfo.read(info), Grid.read(grid)
     same_slide(slide_info.slide, kept.slide, grid)
-    if segmenter.checkpoint and not Path(segmenter.checkpoint).is_file():
-        raise SegmenterError(f"checkpoint is '{segmenter.checkpoint}', no such file; expected model weights")
     card = read_card(segmenter.name)
+    wanted = segmenter.checkpoint or card.checkpoint
+    checkpoint = checkpoint_path(wanted) if wanted else None
+    prompted = _read_prompts(prompts, card, slide_info, kept)
     options = card.complete(segmenter.options)
     metadata = {
         "slide": slide_info.slide,
         "segmenter": card.name,
         "revision": card.revision,
         "options": options,
-        "checkpoint": sha256_file(segmenter.checkpoint) if segmenter.checkpoint else None,
+        "checkpoint": sha256_file(checkpoint) if checkpoint else None,
         "outlines": card.outlines,
         "version": __version__,
         "digest": digest,
@@ -108,12 +117,14 @@ def segment(
         "grid": kept.tiling.to_dict(),
     }
     chosen = kept.tiles(shard)
+    if prompted is not None:
+        chosen = [tile for tile in chosen if len(prompted.rows_of(tile.row, tile.col))]
     target = Path(out)
     if not chosen:
         Instances.empty(card.classes).write(target, metadata)
         return 0
     state = [metadata, slide_info.fingerprint, asdict(segmenter), object_diameter, str(tiles)]
-    state.append(sha256_file(annotations) if annotations and Path(annotations).is_file() else None)
+    state += [sha256_file(path) if path and Path(path).is_file() else None for path in (annotations, prompts)]
     folder = target.parent.parent if target.parent.name == "instances" else target.parent
     parts = folder / ".parts" / f"segment-{target.stem}" / (digest or content_digest(state))
     _discard_others(parts)
@@ -124,6 +135,9 @@ def segment(
         tiles=Path(tiles) if tiles else None,
         segmenter=segmenter,
         annotations=Path(annotations) if annotations else None,
+        checkpoint=checkpoint,
+        prompts=prompted,
+        chosen=chosen,
         object_diameter=object_diameter,
         parts=parts,
         device=choose_device(segmenter.device) if card.needs_gpu else "cpu",
@@ -143,6 +157,18 @@ def segment(
         parts.parent.parent.rmdir()
     log.info("slide '%s' shard %d: %d instances in %d tiles", slide_info.slide, shard, len(instances), len(chosen))
     return len(instances)
+
+
+def _read_prompts(path: str | Path | None, card: Card, info: SlideInfo, kept: Grid) -> PromptTable | None:
+    if not card.needs_prompts:
+        return None
+    if path is None:
+        raise SegmenterError(f"segmenter '{card.name}' needs prompts; give prompts.parquet, which `prompt` writes")
+    table, metadata = PromptTable.read(path)
+    same_slide(info.slide, metadata["slide"], path)
+    if Tiling.from_dict(metadata["grid"]) != kept.tiling:
+        raise FormatError(f"{path}: made for another grid; run prompt again")
+    return table
 
 
 def choose_device(wanted: str) -> str:
@@ -204,11 +230,13 @@ class _Worker:
             tiling=job.grid.tiling,
             device=job.device,
             annotations=job.annotations,
+            checkpoint=job.checkpoint,
+            classes=job.prompts.classes if job.prompts else (),
             object_diameter=job.object_diameter,
             options=card.complete(job.segmenter.options),
         )
         self._job = job
-        self._tiles = job.grid.tiles(job.shard)
+        self._tiles = job.chosen
         self._segmenter: Segmenter = load_segmenter(card.name, context)
         self._source = _open_source(job)
 
@@ -216,18 +244,21 @@ class _Worker:
         """Segment one batch and write its part."""
         import torch
 
+        from gigaseg.instances.prompts import tile_prompts
         from gigaseg.instances.tile import tile_rows
-        from gigaseg.segmenters.base import TileBatch
+        from gigaseg.segmenters.base import NO_PROMPTS, TileBatch
 
         size = self._job.segmenter.batch_size
         tiles = self._tiles[batch * size : (batch + 1) * size]
         images = np.stack([self._source.read(tile) for tile in tiles])
+        prompts = [tile_prompts(self._job.prompts, tile) for tile in tiles] if self._job.prompts is not None else []
         if self._job.device != "cpu" or read_card(self._job.segmenter.name).needs_gpu:
             padding = size - len(tiles)
             images = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
             tiles = tiles + tiles[-1:] * padding
+            prompts += [NO_PROMPTS] * padding if prompts else []
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._job.device)
-        found = self._segmenter.segment(TileBatch(images=tensor, tiles=tiles))
+        found = self._segmenter.segment(TileBatch(images=tensor, tiles=tiles, prompts=prompts))
         exclusive = self._job.segmenter.overlaps == "exclusive"
         classes = self._segmenter.card.classes
         tiling = self._job.grid.tiling

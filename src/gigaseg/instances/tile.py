@@ -51,7 +51,7 @@ def tile_rows(
         tile_row=np.full(len(rows), tile.row, np.int32),
         tile_col=np.full(len(rows), tile.col, np.int32),
         cut=cut,
-        prompt=np.full(len(rows), -1, np.int64),
+        prompt=np.full(len(rows), -1, np.int64) if found.prompt is None else found.prompt[rows],
         classes=classes,
     )
 

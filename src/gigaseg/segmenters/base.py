@@ -26,6 +26,8 @@ class Context:
     info, tiling : the slide, and its grid at the working resolution (`tiling.pixel_size` in `tiling.unit`).
     device : where the model and its tiles live, as torch names it ("cpu", "cuda:0").
     annotations : file of polygons named in the sample sheet, or None.
+    checkpoint : file of the model weights, or None for a weight-free segmenter.
+    classes : classes of the slide's prompts, for a segmenter whose instances have their prompt's class.
     object_diameter : typical object diameter in `tiling.unit` that the preset states, or None.
     options : the segmenter's own options, complete (defaults filled in from its card) and of the card's types.
     """
@@ -34,26 +36,36 @@ class Context:
     tiling: Tiling
     device: str = "cpu"
     annotations: Path | None = None
+    checkpoint: Path | None = None
+    classes: tuple[str, ...] = ()
     object_diameter: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts of one tile in tile px.
+    """Prompts of one tile in tile px: n objects, each to be decoded once, in this tile.
 
     Attributes
     ----------
-    id : (n,) int64 rows of prompts.parquet.
+    id : (n,) int64 row of prompts.parquet, the first of each object.
     points : (n, k, 2) float32 x, y; NaN where a prompt has fewer than k points.
     labels : (n, k) int8: 1 positive, 0 negative, -1 none.
     boxes : (n, 4) float32, NaN rows for prompts without a box; or None.
+    masks : n shapely polygons or multipolygons, None for prompts without an outline; or None.
+    class_index : (n,) int32 into the classes of the slide's prompts; or None.
     """
 
     id: npt.NDArray[np.int64]
     points: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int8]
     boxes: npt.NDArray[np.float32] | None = None
+    masks: npt.NDArray[np.object_] | None = None
+    class_index: npt.NDArray[np.int32] | None = None
+
+
+NO_PROMPTS = Prompts(np.empty(0, np.int64), np.empty((0, 0, 2), np.float32), np.empty((0, 0), np.int8))
+"""The prompts of a tile that has none."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class TileBatch:
     ----------
     images : (b, 3, tile, tile) uint8 RGB on the model's device.
     tiles : place of each tile; the last batch of a shard is padded with repeats of its last tile.
-    prompts : prompts of each tile, empty for promptless segmenters.
+    prompts : prompts of each tile (none for the padding), empty for promptless segmenters.
     """
 
     images: Tensor
@@ -83,6 +95,7 @@ class TileInstances:
     polygons : n shapely polygons or multipolygons in tile px, for segmenters that start from vectors.
     scores : (n,) float32 in [0, 1].
     class_prob : (n, classes) float32, rows sum to 1.
+    prompt : (n,) int64 id of the prompt that each instance comes from (`Prompts.id`), or None without prompts.
     """
 
     boxes: Tensor
@@ -90,6 +103,7 @@ class TileInstances:
     scores: Tensor
     class_prob: Tensor
     polygons: npt.NDArray[np.object_] | None = None
+    prompt: npt.NDArray[np.int64] | None = None
 
 
 class Segmenter(Protocol):

@@ -45,9 +45,10 @@ class Card:
     needs_prompts : whether the `prompt` step comes before it.
     needs_annotations : whether the sheet's `annotations` file is needed.
     outlines : "pixels" when it yields masks, "vector" when it yields polygons.
-    checkpoint : file name of the default checkpoint, or None for a weight-free segmenter.
+    checkpoint : default checkpoint, a name or a file, or None for a weight-free segmenter.
     revision : raised when the segmenter's results change.
     options : its own options by name.
+    needs_prompts_file : whether those prompts come from the sheet's `prompts` file.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Card:
     checkpoint: str | None
     revision: int
     options: Mapping[str, Option]
+    needs_prompts_file: bool = False
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in, strings (from a command line) converted to each option's type.

@@ -127,6 +127,7 @@ def grid(
     *,
     preset: Preset,
     side_files: Sequence[str | Path] = (),
+    prompts: str | Path | None = None,
     digest: str = "",
 ) -> Grid:
     """Find the foreground of a slide and the tiles worth segmenting; write grid.parquet and foreground.tif.
@@ -137,6 +138,7 @@ def grid(
     out, foreground : the two outputs.
     preset : working resolution, tiles and foreground rule.
     side_files : polygons of the sample sheet; tiles they touch are kept wherever they lie.
+    prompts : points and polygons of the sample sheet that a segmenter takes; the same holds for them.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def grid(
     """
     import shapely
 
-    from gigaseg.sidefiles import read_polygons
+    from gigaseg.sidefiles import read_features, read_polygons
     from gigaseg.slides.registry import open_slide
     from gigaseg.tiles.foreground import find_foreground
 
@@ -161,6 +163,9 @@ def grid(
         slide_info.slide,
     )
     touching = [read_polygons(Path(path), slide_info, tiling).geometry for path in side_files]
+    if prompts is not None:
+        _, geometry = read_features(Path(prompts), slide_info, tiling)
+        touching.append(geometry[np.isin(shapely.get_type_id(geometry), (0, 3, 4, 6))])  # points and polygons
     slide = open_slide(slide_info)
     try:
         found = find_foreground(slide, preset.foreground.method)

@@ -1,0 +1,1 @@
+"""Prompts: read from a file, owned by one tile each, kept in prompts.parquet."""
