@@ -9,10 +9,10 @@ an environment with sopa (python -m venv VENV; VENV/bin/pip install torch==2.13.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -47,13 +47,14 @@ def main() -> None:
     lines = [
         "# Stitching: time, memory, correctness",
         "",
-        f"`python benchmarks/stitch.py --peers VENV --sizes {' '.join(map(str, args.sizes))}`",
+        f"`python benchmarks/stitch.py{' --peers VENV' * bool(args.peers)} --sizes {' '.join(map(str, args.sizes))}`",
         "",
         f"Machine: {cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}; shared with other work, so "
         "CPU seconds are the figures to compare: the least of three runs up to a million cells, one run beyond.",
-        "Cells: ellipses of 16 points on a jittered grid of 40 px, each drawn anew (shifted by 0.4 px) and cut by "
-        "every tile that sees it. *missing*, *doubled*, *cut* count cells of the truth without an instance, with more "
-        "than one, and with none of IoU 0.7. gigaseg: one worker, Parquet read and written. sopa: the solver alone.",
+        "Cells: ellipses of 16 points on a jittered grid of 40 px, each drawn anew (shifted by 0.4 px, at most 1) "
+        "and cut by every tile that sees it. *missing*, *doubled*, *cut* count cells of the truth without an instance, "
+        "with more than one, and with none of IoU 0.7. gigaseg: one worker, Parquet read and written. sopa: the solver "
+        "alone.",
         "",
     ]
     lines += sizes(args)
@@ -69,8 +70,9 @@ def main() -> None:
 
 def sizes(args: argparse.Namespace) -> list[str]:
     """Tables of cost by number of cells, and by workers at the largest size."""
-    rows, per_cell, biggest = [], {}, max(args.sizes)
-    workers = []
+    rows, per_cell, workers = [], {}, []
+    # of the size of a large slide; larger ones take long and tell no more
+    compared = max((n for n in args.sizes if n <= 1_000_000), default=min(args.sizes))
     for n in args.sizes:
         field = Field(n, 1024, 64)
         with tempfile.TemporaryDirectory() as name:
@@ -84,17 +86,19 @@ def sizes(args: argparse.Namespace) -> list[str]:
                 rows.append(row(n, f"sopa {theirs['version']}", theirs, judged(field, folder / "sopa.parquet")))
                 ratio = theirs["cpu"] / ours["cpu"]
                 rows.append(f"| {n:,} | *sopa / gigaseg* | | *{ratio:.1f}* | | | | | |")
-            if n == biggest:
+            if n == compared:
                 for options in (
                     {"workers": 2, "scheduler": "threads"},
                     {"workers": 2, "scheduler": "processes"},
                     {"block": 50_000},
                 ):
-                    found = run_alone(folder, options)
+                    found = run_alone(folder, options, 3)
                     words = ", ".join(f"{key} {value}" for key, value in options.items())
                     same = "yes" if found["sha256"] == ours["sha256"] else "NO"
-                    workers.append(f"| {words} | {found['seconds']:.1f} | {found['peak_mb']:.0f} | {same} |")
-    small = per_cell.get(100_000, per_cell[min(args.sizes)])
+                    cost = f"{found['cpu']:.1f} | {found['seconds']:.1f} | {ours['seconds'] / found['seconds']:.2f}"
+                    workers.append(f"| {words} | {cost} | {found['peak_mb']:.0f} | {same} |")
+    small = 100_000 if 100_000 in per_cell else min(per_cell)
+    ratios = [f"{per_cell[n] / per_cell[small]:.2f} at {n:,}" for n in per_cell if n > small]
     return [
         "## Size (tile 1024, overlap 64)",
         "",
@@ -102,12 +106,13 @@ def sizes(args: argparse.Namespace) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"CPU time per cell at {biggest:,} over that at 100,000: {per_cell[biggest] / small:.2f}.",
+        f"CPU time per cell over that at {small:,}: {', '.join(ratios) or 'no larger size'}.",
         "",
-        f"The same {biggest:,} cells with other settings (memory: peak of the first process):",
+        f"The same {compared:,} cells with other settings, wall time against the row above (memory: of the first "
+        "process; CPU: with its workers):",
         "",
-        "| setting | wall s | peak MB | same bytes as one worker |",
-        "|---|---|---|---|",
+        "| setting | CPU s | wall s | faster | peak MB | same bytes as one worker |",
+        "|---|---|---|---|---|---|",
         *workers,
         "",
     ]
@@ -198,27 +203,33 @@ def row(first: object, tool: str, figures: dict, judgement: tuple[int, int, int]
 
 def run_here(folder: Path, options: dict) -> dict:
     """Stitch the slide in `folder` in this process, after a small one that does the imports."""
+    from gigaseg.files import sha256_file
     from gigaseg.stitch.stitch import stitch
 
     with tempfile.TemporaryDirectory() as name:
         write_slide(Field(500, 512, 64), Path(name))
         stitch(shards(Path(name)), Path(name) / "grid.parquet", Path(name) / "out.parquet")
-    before, wall, cpu_time = peak_mb(), time.perf_counter(), time.process_time()
+    before, wall, spent = peak_mb(), time.perf_counter(), cpu_seconds()
     counts = stitch(shards(folder), folder / "grid.parquet", folder / "out.parquet", **options)
-    wall, cpu_time = time.perf_counter() - wall, time.process_time() - cpu_time
-    content = hashlib.sha256((folder / "out.parquet").read_bytes()).hexdigest()
+    wall, spent, peak = time.perf_counter() - wall, cpu_seconds() - spent, peak_mb()
     return {
         "seconds": wall,
-        "cpu": cpu_time,
+        "cpu": spent,
         "before_mb": before,
-        "peak_mb": peak_mb(),
-        "sha256": content,
+        "peak_mb": peak,
+        "sha256": sha256_file(folder / "out.parquet"),
         **counts.__dict__,
     }
 
 
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def run_alone(folder: Path, options: dict, repeats: int = 1) -> dict:
-    """`run_here` in a process of its own; the run of least CPU time of several."""
+    """`run_here` in a process of its own; of several runs the one of least CPU time."""
     command = [sys.executable, __file__, "--one", str(folder), "--options", json.dumps(options)]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(repeats)]
     return min((json.loads(run.stdout.splitlines()[-1]) for run in runs), key=lambda figures: figures["cpu"])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import shapely
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
@@ -75,8 +76,22 @@ def painted(instances, shape):
 
 def same_partition(a, b):
     """The two label images hold the same sets of pixels, whatever their numbers."""
-    pairs = np.unique(np.column_stack([a.ravel(), b.ravel()]), axis=0)
-    return len(pairs) == len(np.unique(a)) == len(np.unique(b)) and ((pairs[:, 0] == 0) == (pairs[:, 1] == 0)).all()
+    if not np.array_equal(a > 0, b > 0):
+        return False
+    a, b = a[a > 0].astype(np.int64), b[b > 0].astype(np.int64)
+    pairs = np.unique(a * (b.max(initial=0) + 1) + b)
+    return len(pairs) == len(np.unique(a)) == len(np.unique(b))
+
+
+def steady(examples):
+    """The same examples in every run, however slow the machine."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
 
 
 @st.composite
@@ -91,6 +106,38 @@ def scenes(draw, min_overlap=1):
     from skimage.measure import label
 
     return label(shifted, connectivity=2), tile, overlap
+
+
+@st.composite
+def usual_scenes(draw):
+    """A label image under tiles of 64 to 1024 px: objects where four tiles meet and on the slide's edge."""
+    # small numbers come up more often than others: each range has its share
+    tile = draw(st.one_of(st.integers(64, 200), st.integers(201, 500), st.integers(501, 1024)))
+    half = tile // 2
+    overlap = draw(st.one_of(st.just(1), st.integers(1, half), st.integers(tile // 5, half), st.just(half)))
+    kind = draw(st.sampled_from(LABEL_KINDS))
+    seed = draw(st.integers(0, 10**6))
+    # where the tiles (r, c), (r, c + 1), (r + 1, c) and (r + 1, c + 1) begin to share an area
+    corner = np.array([draw(st.integers(1, 2)), draw(st.integers(1, 2))]) * (tile - overlap)
+    if kind == "giants":  # larger than a tile: drawn small and enlarged
+        shape = corner + tile // 2 + np.array([draw(st.integers(1, tile)), draw(st.integers(1, tile))])
+        times = 4
+        labels = label_image(kind, tuple(shape // times + 2), seed).astype(np.int32)
+        labels = labels.repeat(times, axis=0).repeat(times, axis=1)
+        phase = draw(st.integers(0, times - 1)), draw(st.integers(0, times - 1))
+        labels = labels[phase[0] : phase[0] + shape[0], phase[1] : phase[1] + shape[1]]
+    else:  # a patch around the corner; the slide ends with it
+        size = np.array([draw(st.integers(60, 320)), draw(st.integers(60, 320))])
+        inside = np.array([draw(st.integers(10, n - 20)) for n in size.tolist()])
+        start = np.maximum(corner - inside, 0)
+        labels = np.zeros(tuple(start + size), np.int32)
+        labels[start[0] :, start[1] :] = label_image(kind, tuple(size), seed)
+        reach = draw(st.integers(0, 30))
+        y, x = corner
+        labels[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach] = labels.max() + 1
+    from skimage.measure import label
+
+    return label(labels, connectivity=2), tile, overlap
 
 
 def write_shards(folder, parts, grid, shards=3):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
@@ -20,7 +20,7 @@ from gigaseg.stitch.blocks import cut_into_blocks, scan
 from gigaseg.stitch.stitch import stitch, stitch_instances
 from gigaseg.testing.labels import label_image
 from gigaseg.tiles.grid import Grid
-from stitching import full_grid, make, oracle, scenes, write_shards
+from stitching import full_grid, make, oracle, scenes, steady, usual_scenes, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,13 @@ def test_the_file_holds_what_stitching_in_memory_gives(slide):
     assert "shard" not in metadata
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@steady(25)
 @given(scenes(min_overlap=0), st.integers(1, 4), st.integers(1, 200), st.randoms(use_true_random=False))
 def test_neither_shards_nor_their_order_nor_blocks_matter(tmp_path_factory, scene, shards, block, random):
+    check_shards_and_blocks(tmp_path_factory, scene, shards, block, random)
+
+
+def check_shards_and_blocks(tmp_path_factory, scene, shards, block, random):
     labels, tile, overlap = scene
     grid = full_grid(labels.shape, tile, overlap)
     parts = oracle(labels, grid)
@@ -69,6 +73,12 @@ def test_neither_shards_nor_their_order_nor_blocks_matter(tmp_path_factory, scen
     expected = stitched(whole, "out.parquet")
     random.shuffle(cut)
     assert stitched(cut, "out.parquet", block=block) == expected
+
+
+@steady(40)
+@given(usual_scenes(), st.integers(1, 4), st.integers(1, 200), st.randoms(use_true_random=False))
+def test_nor_do_they_with_tiles_of_64_to_1024_px(tmp_path_factory, scene, shards, block, random):
+    check_shards_and_blocks(tmp_path_factory, scene, shards, block, random)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
@@ -138,15 +148,20 @@ def test_blocks_are_runs_of_tile_rows_that_hold_every_instance_once(slide):
     assert all(size <= 150 or last == first + 1 for size, (first, last) in zip(sizes, blocks))
 
 
-def test_row_groups_have_a_fixed_size_and_ids_run_on(tmp_path):
+def test_row_groups_and_pages_have_a_fixed_size_and_ids_run_on(tmp_path):
     n = 70_000
-    x = np.arange(n) % 1000
-    y = np.arange(n) // 1000
-    grid = full_grid((1000, 1000), 1000, 0)
-    part = make(shapely.box(x, y, x + 1, y + 1), np.zeros(n), np.zeros(n), np.zeros(n))
-    [path] = write_shards(tmp_path, [part], grid, 1)
-    stitched([path], "out.parquet")
-    file = pq.ParquetFile(tmp_path / "out.parquet")
+    x, y = np.arange(n) % 1000, np.arange(n) // 1000
+    grid = full_grid((1000, 1000), 500, 0)
+    col = x // 500
+    part = make(shapely.box(x, y, x + 0.9, y + 0.9), np.zeros(n), col, np.zeros(n))
+    parts = [part.take(col == 0), part.take(col == 1), part.take([]), part.take([])]
+    content = []
+    for shards in (1, 4):
+        folder = tmp_path / f"{shards}"
+        folder.mkdir()
+        content.append(stitched(write_shards(folder, parts, grid, shards), "out.parquet"))
+    assert content[0] == content[1]
+    file = pq.ParquetFile(folder / "out.parquet")
     assert [file.metadata.row_group(k).num_rows for k in range(2)] == [65536, n - 65536]
     assert file.read(["instance"])["instance"].to_pylist() == list(range(1, n + 1))
 

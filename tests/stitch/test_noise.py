@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gigaseg.instances.table import Instances
 from gigaseg.stitch.stitch import stitch_instances
 from gigaseg.testing.labels import label_image
-from stitching import NOISE, full_grid, noisy, oracle, scenes
+from stitching import NOISE, full_grid, noisy, oracle, scenes, steady
 
 OUTCOME = {
     "one outline moved": ("the left one, more central", {"matched": 1, "joined": 1}),
@@ -78,7 +78,7 @@ def disturb(labels, grid, seed):
     return parts
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@steady(50)
 @given(scenes(), st.integers(0, 10**6), st.randoms(use_true_random=False))
 def test_noise_is_accounted_for_and_stitched_alike_in_any_order(scene, seed, random):
     labels, tile, overlap = scene

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
@@ -13,10 +13,10 @@ from gigaseg.stitch.stitch import stitch_instances
 from gigaseg.testing.labels import LABEL_KINDS, label_image
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.tiling import Tiling
-from stitching import full_grid, make, oracle, painted, same_partition, scenes
+from stitching import full_grid, make, oracle, painted, same_partition, scenes, steady, usual_scenes
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@steady(120)
 @given(scenes())
 def test_an_oracle_gives_back_the_untiled_label_image(scene):
     labels, tile, overlap = scene
@@ -44,7 +44,31 @@ def test_tiles_of_usual_sizes_give_back_the_untiled_label_image(kind, tile, over
     assert counts.skipped == counts.cut == counts.conflicts == 0
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@steady(150)
+@given(usual_scenes())
+def test_tiles_of_64_to_1024_px_give_back_the_untiled_label_image(scene):
+    labels, tile, overlap = scene
+    grid = full_grid(labels.shape, tile, overlap)
+    found, counts = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+    assert len(found) == labels.max()
+    assert shapely.is_valid(found.geometry).all()
+    assert same_partition(painted(found, labels.shape), labels)
+    assert counts.skipped == counts.cut == counts.conflicts == counts.dropped == 0
+
+
+@steady(40)
+@given(usual_scenes(), usual_scenes())
+def test_the_grid_does_not_matter(scene, other):
+    labels, tile, overlap = scene
+    outlines = []
+    for size, common in ((tile, overlap), other[1:]):
+        grid = full_grid(labels.shape, size, common)
+        found, _ = stitch_instances(Instances.concat(oracle(labels, grid)), grid)
+        outlines.append(sorted(shapely.to_wkb(shapely.normalize(found.geometry))))
+    assert outlines[0] == outlines[1]
+
+
+@steady(40)
 @given(scenes(), st.randoms(use_true_random=False))
 def test_the_order_of_tiles_does_not_matter(scene, random):
     labels, tile, overlap = scene
@@ -57,7 +81,7 @@ def test_the_order_of_tiles_does_not_matter(scene, random):
     assert straight.to_arrow().equals(shuffled.to_arrow())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@steady(60)
 @given(scenes(), st.integers(0, 10**6))
 def test_kept_tiles_hold_every_pixel_of_theirs_exactly_once(scene, seed):
     labels, tile, overlap = scene
@@ -94,7 +118,7 @@ def test_an_object_that_runs_through_an_unkept_tile_and_comes_back_is_kept_on_bo
     assert np.array_equal(painted(found, labels.shape), seen)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@steady(30)
 @given(scenes(min_overlap=0).filter(lambda scene: scene[0].max() > 0))
 def test_without_overlap_nothing_is_lost_or_doubled(scene):
     labels, tile, _ = scene

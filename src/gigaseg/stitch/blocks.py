@@ -7,7 +7,7 @@ belongs to exactly one block, so the result does not depend on how the slide is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,15 @@ class Layout:
             self._read_group(int(k), columns).take(pa.array(rows[where == k] - self.start[k])) for k in np.unique(where)
         ]
         return pa.concat_tables(tables)
+
+    def runs(self, size: int) -> list[tuple[int, int]]:
+        """Runs begin..end-1 of rows that are whole row groups, as many as have up to `size` rows, at least one."""
+        runs, begin = [], 0
+        for k in range(1, len(self.start)):
+            if k == len(self.start) - 1 or self.start[k + 1] - begin > size:
+                runs.append((begin, int(self.start[k])))
+                begin = int(self.start[k])
+        return [(begin, end) for begin, end in runs if end > begin]
 
     def _read_group(self, k: int, columns: Sequence[str]) -> pa.Table:
         path = self.files[self.file[k]]
@@ -201,13 +210,15 @@ def find_pairs(layout: Layout, task: tuple[int, int, float]) -> Found:
     grid = layout.grid
     begin, middle = int(layout.row_start[first]), int(layout.row_start[last])
     end = int(layout.row_start[min(last + 1, grid.tiling.rows)])
+    # of row `last`, only what reaches into the row above has its pairs here
+    seam_end = (last - 1) * grid.tiling.stride + grid.tiling.tile
     parts, cut_left = [], 0
     for place, table in layout.read(SEAM_COLUMNS, begin, end):
         box = box_array(table["bbox"])
         row, col = table["tile_row"].to_numpy(), table["tile_col"].to_numpy()
         cut, sides = table["cut"].to_numpy(), grid.open_sides(row, col)
         cut_left += int(((cut & ~sides)[: max(middle - place, 0)] > 0).sum())
-        near = np.flatnonzero(reaches(box, row, col, grid))
+        near = np.flatnonzero(reaches(box, row, col, grid) & ((row < last) | (box[:, 1] <= seam_end)))
         parts.append(
             Seam(
                 row=place + near,
@@ -252,27 +263,6 @@ def pairs_of(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None,
     )
     own = len(seam) if last_row is None else int((seam.tile_row < last_row).sum())
     return Found(nodes, links, own, cut_left)
-
-
-def gather(found: Sequence[Found]) -> tuple[Nodes, Links]:
-    """Nodes of all blocks, each once, and all links by position among them, edges in descending agreement."""
-    every = {f.name: np.concatenate([getattr(part.nodes, f.name) for part in found]) for f in fields(Nodes)}
-    row, position, inverse = np.unique(every["row"], return_index=True, return_inverse=True)
-    # a row of the halo is a node of two blocks: one may know its area from a rival, one may doubt that it is whole
-    area, whole = np.zeros(len(row)), np.ones(len(row), bool)
-    np.maximum.at(area, inverse, every["area"])
-    np.logical_and.at(whole, inverse, every["whole"])
-    nodes = Nodes(**{**{name: values[position] for name, values in every.items()}, "area": area, "whole": whole})
-    pairs = {f.name: np.concatenate([getattr(part.links, f.name) for part in found]) for f in fields(Links)}
-    for name in ("first", "second", "rival_first", "rival_second"):
-        pairs[name] = np.searchsorted(row, pairs[name])
-    order = np.lexsort((pairs["second"], pairs["first"], -np.round(pairs["agreement"], 9)))
-    for name in ("first", "second", "agreement"):
-        pairs[name] = pairs[name][order]
-    order = np.lexsort((pairs["rival_second"], pairs["rival_first"]))
-    for name in ("rival_first", "rival_second", "rival_common"):
-        pairs[name] = pairs[name][order]
-    return nodes, Links(**pairs)
 
 
 def from_wkb(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:

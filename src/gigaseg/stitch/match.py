@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
+from gigaseg.stitch.clip import Parts, clipped_parts
 from gigaseg.stitch.seam import Flags, Index, Seam, Values
 from gigaseg.tiles.tiling import Tiling
 
@@ -59,35 +59,24 @@ def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = N
     has more than half of what `agreement` tolerates, (1 - agreement) / 2 of its area, beyond gives the lie to it: a
     segmenter that stops short of the border drew a piece.
     """
-    first, second = _candidates(seam, tiling, last_row)
-    if len(first) == 0:
-        nothing, none = np.empty(0, np.int64), np.empty(0)
-        return Pairs(nothing, nothing, none, nothing, nothing, none, nothing)
-    pairs = len(first)
-    size = shapely.area if tiling.overlap else shapely.length
-    shared = _shared_rectangles(seam, first, second, tiling)
-    tile = seam.tile_row * tiling.cols + seam.tile_col
-    part_a, pair_a = _clipped_parts(seam, first, tile[second], shared, tiling.overlap)
-    part_b, pair_b = _clipped_parts(seam, second, tile[first], shared, tiling.overlap)
-    size_a, size_b = size(part_a), size(part_b)
-    total_a, total_b = _sums(pair_a, size_a, pairs), _sums(pair_b, size_b, pairs)
-    a, b, pair = _combine(pair_a, pair_b, pairs)
+    parts = clipped_parts(seam, tiling, last_row)
+    a, b = _meeting(parts, seam, tiling)
     if tiling.overlap:
-        useful = _promising(part_a[a], part_b[b], size_a[a], size_b[b], pair, total_a, total_b, agreement)
-        a, b, pair = a[useful], b[useful], pair[useful]
-        # of many parts most are apart, which is told ten times faster than what they share
-        apart = np.bincount(pair, minlength=pairs)[pair] > 1
-        apart[apart] = ~shapely.intersects(part_a[a[apart]], part_b[b[apart]])
-        a, b, pair = a[~apart], b[~apart], pair[~apart]
-    common = _common(part_a[a], part_b[b], size_a[a], size_b[b], size)
+        useful = _promising(parts, a, b, agreement)
+        a, b = a[useful], b[useful]
+    common = _common(parts, a, b, shapely.area if tiling.overlap else shapely.length, agreement)
+    clip_a, clip_b, pair = _pairs(parts, a, b)
+    pairs = len(clip_a)
+    first, second = parts.instance[clip_a], parts.instance[clip_b]
+    total_a, total_b = parts.total[clip_a], parts.total[clip_b]
     best_iou = np.zeros(pairs)
-    np.maximum.at(best_iou, pair, _ratio(common, size_a[a] + size_b[b] - common))
+    np.maximum.at(best_iou, pair, _ratio(common, parts.size[a] + parts.size[b] - common))
     total = _sums(pair, common, pairs)
     if tiling.overlap:
         whole = seam.whole
         cover_a, cover_b = _ratio(total, total_a), _ratio(total, total_b)
-        best_a = _best_cover(cover_a, first, tile[second], ~whole[first])
-        best_b = _best_cover(cover_b, second, tile[first], ~whole[second])
+        best_a = _best_cover(cover_a, clip_a, ~whole[first])
+        best_b = _best_cover(cover_b, clip_b, ~whole[second])
         found = np.maximum(best_iou, np.maximum(best_a, best_b))
         inside = np.maximum(cover_a, cover_b)
         area = shapely.area(seam.geometry)
@@ -109,107 +98,59 @@ def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = N
     )
 
 
-def _candidates(seam: Seam, tiling: Tiling, last_row: int | None) -> tuple[Index, Index]:
-    """Pairs of instances of adjacent tiles that meet, in order."""
-    left, right = shapely.STRtree(seam.geometry).query(seam.geometry)
-    row, col = seam.tile_row, seam.tile_col
-    keep = (left < right) & ((row[left] != row[right]) | (col[left] != col[right]))
-    keep &= (np.abs(row[left] - row[right]) <= 1) & (np.abs(col[left] - col[right]) <= 1)
-    if last_row is not None:
-        keep &= row[left] < last_row
-    first, second = left[keep].astype(np.int64), right[keep].astype(np.int64)
-    if tiling.overlap:
-        low = np.maximum(seam.box[first, :2], seam.box[second, :2])
-        solid = (np.minimum(seam.box[first, 2:], seam.box[second, 2:]) > low).all(axis=1)
-        first, second = first[solid], second[solid]
-    # the bounding boxes of long, thin objects meet far more often than they do; clipping costs ten times this test
-    meets = shapely.intersects(seam.geometry[first], seam.geometry[second])
-    first, second = first[meets], second[meets]
-    order = np.lexsort((second, first))
-    return first[order], second[order]
+def _meeting(parts: Parts, seam: Seam, tiling: Tiling) -> tuple[Index, Index]:
+    """Combinations of a part and one of a later tile in the area that their tiles share, whose boxes meet; in order."""
+    own = (seam.tile_row * tiling.cols + seam.tile_col)[parts.instance]
+    early = own[parts.clip] < parts.tile[parts.clip]
+    one, other = np.flatnonzero(early), np.flatnonzero(~early)
+    area = np.minimum(own, parts.tile) * (tiling.rows * tiling.cols) + np.maximum(own, parts.tile)
+    left, right = shapely.STRtree(parts.geometry[other]).query(parts.geometry[one])
+    a, b = one[left], other[right]
+    same = area[parts.clip[a]] == area[parts.clip[b]]
+    a, b = a[same], b[same]
+    order = np.lexsort((b, a))
+    return a[order], b[order]
 
 
-def _shared_rectangles(seam: Seam, first: Index, second: Index, tiling: Tiling) -> Values:
-    """(m, 4) the rectangle (a segment without overlap, a point at a corner) that the tiles of each pair share."""
-    stride = float(tiling.stride)
-    xmin = np.maximum(seam.tile_col[first], seam.tile_col[second]) * stride
-    ymin = np.maximum(seam.tile_row[first], seam.tile_row[second]) * stride
-    xmax = np.minimum(seam.tile_col[first], seam.tile_col[second]) * stride + tiling.tile
-    ymax = np.minimum(seam.tile_row[first], seam.tile_row[second]) * stride + tiling.tile
-    return np.column_stack([xmin, ymin, xmax, ymax])
+def _pairs(parts: Parts, a: Index, b: Index) -> tuple[Index, Index, Index]:
+    """The clips of each pair of instances, in the order of instances, and the pair of each combination."""
+    clips = np.int64(len(parts.instance) + 1)
+    key, pair = np.unique(parts.clip[a] * clips + parts.clip[b], return_inverse=True)
+    return key // clips, key % clips, pair
 
 
-def _clipped_parts(
-    seam: Seam, index: Index, other_tile: Index, shared: Values, overlap: int
-) -> tuple[npt.NDArray[np.object_], Index]:
-    """Connected parts of each geometry inside its shared area, and the pair each part belongs to."""
-    # an instance with several partners in a tile is clipped once for all of them
-    key = index * (int(other_tile.max()) + 1) + other_tile
-    _, once, back = np.unique(key, return_index=True, return_inverse=True)
-    clipped, area = seam.geometry[index[once]], shared[once]
-    if overlap:
-        box = seam.box[index[once]]
-        outside = ((box[:, :2] < area[:, :2]) | (box[:, 2:] > area[:, 2:])).any(axis=1)
-        clipped[outside] = shapely.intersection(clipped[outside], shapely.box(*area[outside].T))
-    else:
-        clipped = shapely.line_merge(shapely.intersection(clipped, shapely.linestrings(area.reshape(-1, 2, 2))))
-    clipped = clipped[back]
-    wanted = 3 if overlap else 1
-    kind = shapely.get_type_id(clipped)
-    single = np.flatnonzero((kind == wanted) & ~shapely.is_empty(clipped))
-    several = np.flatnonzero(kind != wanted)
-    parts, pair = shapely.get_parts(clipped[several], return_index=True)
-    # an outline that only touches the shared area leaves points or lines behind, also inside collections
-    nested = shapely.get_type_id(parts) >= 4
-    inner, where = shapely.get_parts(parts[nested], return_index=True)
-    parts, pair = np.concatenate([parts[~nested], inner]), np.concatenate([pair[~nested], pair[nested][where]])
-    solid = shapely.get_type_id(parts) == wanted
-    pair = np.concatenate([single, several[pair[solid]]]).astype(np.int64)
-    order = np.argsort(pair, kind="stable")
-    return np.concatenate([clipped[single], parts[solid]])[order], pair[order]
-
-
-def _combine(pair_a: Index, pair_b: Index, pairs: int) -> tuple[Index, Index, Index]:
-    """All combinations of a part of a and a part of b of the same pair: positions in each list, and the pair."""
-    count_b = np.bincount(pair_b, minlength=pairs)
-    start_b = np.cumsum(count_b) - count_b
-    repeats = count_b[pair_a]
-    a = np.repeat(np.arange(len(pair_a)), repeats)
-    pair = pair_a[a]
-    within = np.arange(len(a)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    return a, start_b[pair] + within, pair
-
-
-def _promising(
-    part_a: npt.NDArray[np.object_],
-    part_b: npt.NDArray[np.object_],
-    size_a: Values,
-    size_b: Values,
-    pair: Index,
-    total_a: Values,
-    total_b: Values,
-    agreement: float,
-) -> Flags:
+def _promising(parts: Parts, a: Index, b: Index, agreement: float) -> Flags:
     """(combinations,) bool, false where no combination of the pair can reach the agreement, by bounding boxes alone."""
-    box_a, box_b = shapely.bounds(part_a).reshape(-1, 4), shapely.bounds(part_b).reshape(-1, 4)
-    extent = np.minimum(box_a[:, 2:], box_b[:, 2:]) - np.maximum(box_a[:, :2], box_b[:, :2])
+    extent = np.minimum(parts.box[a, 2:], parts.box[b, 2:]) - np.maximum(parts.box[a, :2], parts.box[b, :2])
+    size_a, size_b = parts.size[a], parts.size[b]
     most = np.minimum(np.maximum(extent, 0).prod(axis=1), np.minimum(size_a, size_b))
     enough = agreement - 2 * _NOISE
-    hopeful = np.zeros(len(total_a), bool)
+    clip_a, clip_b, pair = _pairs(parts, a, b)
+    hopeful = np.zeros(len(clip_a), bool)
     hopeful[pair[most >= enough * np.maximum(size_a, size_b)]] = True
-    hopeful |= _sums(pair, most, len(total_a)) >= enough * np.minimum(total_a, total_b)
+    least = np.minimum(parts.total[clip_a], parts.total[clip_b])
+    hopeful |= _sums(pair, most, len(clip_a)) >= enough * least
     return np.asarray(hopeful[pair] & (most > 0))
 
 
-def _common(
-    part_a: npt.NDArray[np.object_], part_b: npt.NDArray[np.object_], size_a: Values, size_b: Values, size: np.ufunc
-) -> Values:
-    """Size of what the parts of each combination share; equal outlines, a sure segmenter's, are not intersected."""
-    common = size_a.copy()
-    differ = np.ones(len(common), bool)
-    alike = np.flatnonzero(size_a == size_b)
-    differ[alike] = ~shapely.equals_identical(shapely.normalize(part_a[alike]), shapely.normalize(part_b[alike]))
-    common[differ] = size(shapely.intersection(part_a[differ], part_b[differ]))
+def _common(parts: Parts, a: Index, b: Index, size: np.ufunc, agreement: float) -> Values:
+    """Size of what the parts of each combination share; intersecting outlines is the last resort."""
+    common = np.zeros(len(a))
+    size_a, size_b = parts.size[a], parts.size[b]
+    # equal outlines: a sure segmenter's
+    alike = np.flatnonzero((size_a == size_b) & (parts.box[a] == parts.box[b]).all(axis=1))
+    used, place = np.unique(np.concatenate([a[alike], b[alike]]), return_inverse=True)
+    outline = shapely.normalize(parts.geometry[used])
+    same = alike[shapely.equals_identical(outline[place[: len(alike)]], outline[place[len(alike) :]])]
+    common[same] = size_a[same]
+    # of long, thin parts and their many small neighbours most are apart or touch: both is told several times faster
+    rest = np.setdiff1d(np.arange(len(a)), same, assume_unique=True)
+    rest = rest[shapely.intersects(parts.geometry[a[rest]], parts.geometry[b[rest]])]
+    unlike = np.minimum(size_a[rest], size_b[rest]) < agreement * np.maximum(size_a[rest], size_b[rest])
+    touches = np.zeros(len(rest), bool)
+    touches[unlike] = shapely.touches(parts.geometry[a[rest[unlike]]], parts.geometry[b[rest[unlike]]])
+    rest = rest[~touches]
+    common[rest] = size(shapely.intersection(parts.geometry[a[rest]], parts.geometry[b[rest]]))
     return common
 
 
@@ -221,11 +162,10 @@ def _ratio(part: Values, total: Values) -> Values:
     return np.divide(part, total, out=np.zeros_like(part), where=total > 0)
 
 
-def _best_cover(cover: Values, piece: Index, tile: Index, cut: Flags) -> Values:
-    """Cover of each cut piece by its best partner in each tile; 0 for all other pairs."""
-    order = np.lexsort((np.arange(len(cover)), -cover, tile, piece))
-    is_best = np.r_[True, (piece[order][1:] != piece[order][:-1]) | (tile[order][1:] != tile[order][:-1])]
+def _best_cover(cover: Values, clip: Index, cut: Flags) -> Values:
+    """Cover of each cut piece by its best partner in each tile, that is of each clip; 0 for all other pairs."""
+    order = np.lexsort((np.arange(len(cover)), -cover, clip))
+    chosen = order[np.r_[True, np.diff(clip[order]) > 0][: len(order)]]
     best = np.zeros(len(cover))
-    chosen = order[is_best]
     best[chosen] = cover[chosen]
     return np.where(cut, best, 0.0)

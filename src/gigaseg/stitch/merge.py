@@ -138,17 +138,18 @@ def join(links: Links, whole: Flags, tile: Index) -> tuple[Index, int]:
     -------
     (m,) group of each node, 0..count-1, and the number of edges left out.
     """
-    group = _components(links.first, links.second, len(whole))
+    group = components(links.first, links.second, len(whole))
     contested = _contested(group, whole, tile)
     if not contested.any():
         return group, 0
     hard = contested[group[links.first]]
     kept = np.ones(len(hard), bool)
     kept[hard] = _join_one_by_one(links.first[hard], links.second[hard], whole, tile)
-    return _components(links.first[kept], links.second[kept], len(whole)), int((~kept).sum())
+    return components(links.first[kept], links.second[kept], len(whole)), int((~kept).sum())
 
 
-def _components(first: Index, second: Index, n: int) -> Index:
+def components(first: Index, second: Index, n: int) -> Index:
+    """(n,) number of the connected component of each of n nodes."""
     graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,121 +18,74 @@ from gigaseg.instances.table import (
     probability_column,
 )
 from gigaseg.stitch.blocks import Layout, from_wkb
-from gigaseg.stitch.merge import Plan
+from gigaseg.stitch.decisions import Decided
 from gigaseg.stitch.seam import Index
-from gigaseg.stitch.united import United
+from gigaseg.stitch.united import United, unite_stored
 from gigaseg.tiles.grid import Grid
 
 _WKB_HEADER = 13
 """Bytes before the coordinates of a polygon with one ring: byte order, type, number of rings, number of points."""
 
 
-@dataclass
-class _Queue:
-    """United objects in the order of their rows, taken as the rows come by."""
-
-    source: Iterator[United]
-    held: United | None = None
-
-    def take(self, end: int) -> list[United]:
-        """All objects before row `end` that were not taken yet."""
-        taken: list[United] = []
-        while True:
-            if self.held is None:
-                self.held = next(self.source, None)
-            if self.held is None:
-                return taken
-            count = int(np.searchsorted(self.held.row, end))
-            if count:
-                taken.append(_slice(self.held, slice(0, count)))
-            if count < len(self.held.row):
-                self.held = _slice(self.held, slice(count, None))
-                return taken
-            self.held = None
-
-
-def _slice(united: United, part: slice) -> United:
-    return United(united.row[part], united.geometry[part], united.score[part], united.class_prob[part])
-
-
-def stitched_rows(layout: Layout, plan: Plan, united: Iterator[United]) -> Iterator[pa.Table]:
-    """The rows of instances.parquet in order, level-0 px, as tables of varying length.
-
-    Parameters
-    ----------
-    layout : the tile instances.
-    plan : what becomes of them.
-    united : the united objects of the plan, in its order; taken as they are needed.
-    """
-    queue, count = _Queue(united), 0
-    names = _stored_columns(layout)
-    for begin, table in layout.read(names, 0, len(layout)):
-        table = stitched_table(table, begin, layout.grid, layout.classes, plan, queue.take(begin + len(table)))
+def numbered_rows(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The rows of `tables`, numbered from 1, in tables of exactly `size` rows, the last one shorter."""
+    count = 0
+    for table in regrouped(tables, size):
         instance = pa.array(np.arange(count + 1, count + len(table) + 1), pa.int64())
         count += len(table)
         yield table.add_column(table.num_columns - 1, "instance", instance)
 
 
-def _stored_columns(layout: Layout) -> list[str]:
+def stitched_run(layout: Layout, decided: Decided) -> pa.Table:
+    """A run of the tile instances as rows of instances.parquet without their number, level-0 px."""
     prob = ["class_prob"] if len(layout.classes) > 1 else []
-    return ["geometry", "bbox", "score", "class", *prob, "tile_row", "tile_col", "cut", "prompt"]
+    columns = ["geometry", "bbox", "score", "class", *prob, "tile_row", "tile_col", "cut", "prompt"]
+    end = decided.begin + len(decided.members)
+    table = pa.concat_tables(part for _, part in layout.read(columns, decided.begin, end))
+    united = unite_stored(layout, decided.union) if len(decided.union.row) else None
+    return stitched_table(table, layout.grid, layout.classes, decided, united)
 
 
 def stitched_table(
-    table: pa.Table, begin: int, grid: Grid, classes: tuple[str, ...], plan: Plan, united: list[United]
+    table: pa.Table, grid: Grid, classes: tuple[str, ...], decided: Decided, united: United | None
 ) -> pa.Table:
-    """Tile instances of rows begin, begin + 1, ... as stitched rows without their number.
-
-    `united` holds the united objects among them.
-    """
-    n, end = len(table), begin + len(table)
-    keep = np.ones(n, bool)
-    keep[_between(plan.gone, begin, end) - begin] = False
+    """Tile instances as stitched rows without their number; `united` are the unions that were decided for them."""
+    keep, lead = decided.members > 0, decided.members > 1
     cut = table["cut"].to_numpy() & ~grid.open_sides(table["tile_row"].to_numpy(), table["tile_col"].to_numpy())
-    members = np.ones(n, np.int16)
-    some = slice(*np.searchsorted(plan.lead, [begin, end]))
-    lead = plan.lead[some] - begin
-    members[lead] = np.minimum(plan.members[some], np.iinfo(np.int16).max)
-    cut[lead] = plan.cut_left[some]
+    cut[lead] = decided.cut_left[lead]
     columns = {name: table[name] for name in table.column_names}
     index = class_indices(table["class"], classes)
-    if united:
-        _put(columns, index, united, begin, classes)
+    if united is not None:
+        _put(columns, index, united, decided.begin, classes)
     columns["class"] = class_column(index, classes)
-    columns["cut"], columns["members"] = pa.array(cut, pa.uint8()), pa.array(members, pa.int16())
+    columns["cut"], columns["members"] = pa.array(cut, pa.uint8()), pa.array(decided.members, pa.int16())
     result = pa.table(columns)
     if not keep.all():
         result = result.filter(pa.array(keep))
     return scaled(result, grid.tiling.scale)
 
 
-def _between(rows: Index, begin: int, end: int) -> Index:
-    return rows[slice(*np.searchsorted(rows, [begin, end]))]
-
-
 def _put(
     columns: dict[str, pa.ChunkedArray | pa.Array],
     index: npt.NDArray[np.int32],
-    united: list[United],
+    united: United,
     begin: int,
     classes: tuple[str, ...],
 ) -> None:
     """Put united objects into the columns and class indices of the rows they replace."""
-    where = np.concatenate([part.row for part in united]) - begin
-    geometry = np.concatenate([part.geometry for part in united])
-    outlines = pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary())
+    where = united.row - begin
+    outlines = pa.array(shapely.to_wkb(united.geometry, byte_order=1), pa.binary())
     columns["geometry"] = replaced(columns["geometry"], where, outlines)
     box = box_array(columns["bbox"])
-    box[where] = shapely.bounds(geometry).reshape(-1, 4)
+    box[where] = shapely.bounds(united.geometry).reshape(-1, 4)
     columns["bbox"] = box_column(box)
     score = columns["score"].to_numpy().copy()
-    score[where] = np.concatenate([part.score for part in united])
+    score[where] = united.score
     columns["score"] = pa.array(score, pa.float32())
-    new = np.concatenate([part.class_prob for part in united])
-    index[where] = new.argmax(axis=1)
+    index[where] = united.class_prob.argmax(axis=1)
     if len(classes) > 1:
         prob = class_probabilities(pa.table({"class_prob": columns["class_prob"]}), classes)
-        prob[where] = new
+        prob[where] = united.class_prob
         columns["class_prob"] = probability_column(prob)
 
 
@@ -190,7 +142,8 @@ def regrouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
         rows += len(table)
         while rows >= size:
             joined = pa.concat_tables(held)
-            yield joined.slice(0, size)
+            # pages end where chunks end: the file must not tell where one run of rows met the next
+            yield joined.slice(0, size).combine_chunks()
             held, rows = [joined.slice(size)], rows - size
     if rows:
-        yield pa.concat_tables(held)
+        yield pa.concat_tables(held).combine_chunks()

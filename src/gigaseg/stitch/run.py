@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -21,6 +22,9 @@ LOCAL = ("threads", "processes")
 
 _AHEAD = 4
 """Tasks a worker is given at a time: enough to keep it busy, few enough that their results fit into memory."""
+
+_BEHIND = 2
+"""Results that may wait to be consumed."""
 
 _PATIENCE = 300
 """Seconds to wait for the first worker of a cluster, which may have to be started."""
@@ -40,9 +44,13 @@ class Runner:
         self.options = options
 
     def map(
-        self, function: Callable[[Shared, Task], Result], shared: Shared, tasks: Iterable[Task]
+        self,
+        function: Callable[[Shared, Task], Result],
+        shared: Shared,
+        tasks: Iterable[Task],
+        at_once: int | None = None,
     ) -> Iterator[Result]:
-        """Yield function(shared, task) for every task, in order, a wave of them in memory at a time."""
+        """Yield function(shared, task) for every task, in order, a wave of up to `at_once` in memory at a time."""
         if self.options is None:
             for task in tasks:
                 yield function(shared, task)
@@ -52,8 +60,26 @@ class Runner:
 
         call, common = delayed(function, pure=False), delayed(shared, pure=False)
         rest = iter(tasks)
-        while wave := list(itertools.islice(rest, self.wave)):
+        while wave := list(itertools.islice(rest, min(self.wave, at_once or self.wave))):
             yield from compute(*[call(common, task) for task in wave], **self.options)  # type: ignore[no-untyped-call]
+
+    def consume(self, function: Callable[[Task], object], tasks: Iterable[Task]) -> None:
+        """Call function(task) for every task, in order, while the workers prepare the next ones.
+
+        With one worker everything happens in turn.
+        """
+        if self.options is None:
+            for task in tasks:
+                function(task)
+            return
+        with ThreadPoolExecutor(1) as behind:
+            waiting: deque[Future[object]] = deque()
+            for task in tasks:
+                if len(waiting) >= _BEHIND:
+                    waiting.popleft().result()
+                waiting.append(behind.submit(function, task))
+            while waiting:
+                waiting.popleft().result()
 
 
 @contextmanager

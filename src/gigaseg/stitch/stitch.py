@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +22,23 @@ from gigaseg.instances.table import (
     instances_from_arrow,
     with_geo_metadata,
 )
-from gigaseg.stitch.blocks import cut_into_blocks, find_pairs, gather, pairs_of, scan
+from gigaseg.stitch.blocks import Found, cut_into_blocks, find_pairs, pairs_of, scan
+from gigaseg.stitch.decisions import Decisions
+from gigaseg.stitch.frontier import Frontier, gather
 from gigaseg.stitch.merge import Links, Nodes, Plan, plan
-from gigaseg.stitch.rows import regrouped, stitched_rows, stitched_table
+from gigaseg.stitch.rows import numbered_rows, stitched_run, stitched_table
 from gigaseg.stitch.run import open_runner
 from gigaseg.stitch.seam import Seam, reaches
-from gigaseg.stitch.united import UniteTask, unite, unite_stored, unite_tasks
+from gigaseg.stitch.united import unite
 from gigaseg.tiles.grid import Grid
 
 log = logging.getLogger(__name__)
 
-BLOCK = 250_000
+BLOCK = 100_000
 """Tile instances of a block: some 100 MB a worker with nuclei. The result does not depend on it."""
 
-UNION_BLOCK = 50_000
-"""Pieces that are united in one task."""
+RUNS_AT_ONCE = 2
+"""Runs of rows prepared at a time, some 50 MB each: two keep the one who writes them busy."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,16 @@ def stitch_instances(instances: Instances, grid: Grid, agreement: float = 0.5) -
         score=instances.score[near],
     )
     found = pairs_of(seam, tiling, agreement, None, int(((instances.cut & ~sides) > 0).sum()))
-    nodes, links = gather([found])
-    outcome = plan(nodes, links, agreement)
-    task = UniteTask(outcome.united, outcome.member_row, outcome.member_owner)
-    mine = task.member_row
-    united = unite(task, instances.geometry[mine], instances.score[mine], instances.class_prob[mine])
-    table = stitched_table(instances.to_arrow(), 0, grid, classes, outcome, [united] if len(mine) else [])
-    counts = _count(len(instances), found.reaching, found.cut_left, nodes, links, outcome, tiling.overlap)
-    return instances_from_arrow(table, classes), counts
+    tally, decisions = _Tally(len(instances), tiling.overlap), Decisions(len(instances))
+    tally.found(found)
+    _decide(*gather([(found.nodes, found.links)]), agreement, decisions, tally)
+    decided = decisions.of(0, len(instances))
+    mine = decided.union.member_row
+    united = None
+    if len(mine):
+        united = unite(decided.union, instances.geometry[mine], instances.score[mine], instances.class_prob[mine])
+    table = stitched_table(instances.to_arrow(), grid, classes, decided, united)
+    return instances_from_arrow(table, classes), tally.counts()
 
 
 def stitch(
@@ -141,17 +147,14 @@ def stitch(
     """
     kept = Grid.read(grid)
     layout, metadata = scan(shards, kept, grid)
+    tally, decisions, frontier = _Tally(len(layout), kept.tiling.overlap), Decisions(len(layout)), Frontier()
     with open_runner(workers, scheduler) as runner:
         tasks = [(first, last, agreement) for first, last in cut_into_blocks(layout, block)]
-        found = list(runner.map(find_pairs, layout, tasks)) or [find_pairs(layout, (0, 0, agreement))]
-        reaching, cut_left = sum(part.reaching for part in found), sum(part.cut_left for part in found)
-        nodes, links = gather(found)
-        del found
-        outcome = plan(nodes, links, agreement)
-        counts = _count(len(layout), reaching, cut_left, nodes, links, outcome, kept.tiling.overlap)
-        del nodes, links
-        unions = unite_tasks(outcome.united, outcome.member_row, outcome.member_owner, UNION_BLOCK)
-        rows = stitched_rows(layout, outcome, runner.map(unite_stored, layout, unions))
+        for (_, last, _), found in zip(tasks, runner.map(find_pairs, layout, tasks)):
+            tally.found(found)
+            final = frontier.add(found.nodes, found.links, int(layout.row_start[last]))
+            _decide(*final, agreement, decisions, tally)
+        counts = tally.counts()
         schema = with_geo_metadata(_empty(layout.classes).to_arrow()).schema
         provenance = {
             **{name: value for name, value in metadata.items() if name != "shard"},
@@ -161,9 +164,11 @@ def stitch(
             "stitch": asdict(counts),
             "agreement": agreement,
         }
+        runs = (decisions.of(begin, end) for begin, end in layout.runs(ROW_GROUP))
+        rows = runner.map(stitched_run, layout, runs, RUNS_AT_ONCE)
         with parquet_writer(out, schema, provenance, PLAIN_COLUMNS) as writer:
-            for table in regrouped(rows, ROW_GROUP):
-                writer.write_table(table.cast(pa.schema(list(schema))), row_group_size=ROW_GROUP)
+            tables = (table.cast(pa.schema(list(schema))) for table in numbered_rows(rows, ROW_GROUP))
+            runner.consume(partial(writer.write_table, row_group_size=ROW_GROUP), tables)
     log.info("slide '%s': %s", kept.slide, ", ".join(f"{name} {value}" for name, value in asdict(counts).items()))
     if counts.unconfirmed:
         log.warning("tiles do not overlap: %d joins along seams cannot be confirmed", counts.unconfirmed)
@@ -176,24 +181,43 @@ def _empty(classes: Sequence[str]) -> Instances:
     return replace(Instances.empty(classes), members=np.empty(0, np.int16))
 
 
-def _count(
-    total: int, reaching: int, cut_left: int, nodes: Nodes, links: Links, outcome: Plan, overlap: int
-) -> StitchCounts:
-    matched = np.zeros(len(nodes.row), bool)
-    matched[links.first] = matched[links.second] = True
-    instances = total - len(outcome.gone)
-    joined = len(outcome.gone) - outcome.dropped
-    lost = np.isin(nodes.row, outcome.gone) | np.isin(nodes.row, outcome.lead)
-    return StitchCounts(
-        tile_instances=total,
-        instances=instances,
-        matched=len(links.first),
-        joined=joined,
-        unions=len(outcome.united),
-        single=reaching - int(matched.sum()),
-        conflicts=outcome.conflicts,
-        dropped=outcome.dropped,
-        skipped=outcome.skipped,
-        cut=cut_left - int((nodes.cut_left[lost] > 0).sum()) + int((outcome.cut_left > 0).sum()),
-        unconfirmed=0 if overlap else joined,
-    )
+def _decide(nodes: Nodes, links: Links, agreement: float, decisions: Decisions, tally: _Tally) -> None:
+    outcome = plan(nodes, links, agreement)
+    decisions.add(outcome)
+    tally.decided(nodes, links, outcome)
+
+
+class _Tally:
+    """`StitchCounts` in the making."""
+
+    def __init__(self, rows: int, overlap: int) -> None:
+        self.overlap = overlap
+        self.numbers = Counter({f.name: 0 for f in fields(StitchCounts)})
+        self.numbers.update(tile_instances=rows, instances=rows)
+
+    def found(self, found: Found) -> None:
+        """Count what a block found; without what becomes of it, all is single and cut."""
+        self.numbers.update(single=found.reaching, cut=found.cut_left)
+
+    def decided(self, nodes: Nodes, links: Links, outcome: Plan) -> None:
+        """Count what becomes of some objects."""
+        matched = np.zeros(len(nodes.row), bool)
+        matched[links.first] = matched[links.second] = True
+        lost = np.isin(nodes.row, outcome.gone) | np.isin(nodes.row, outcome.lead)
+        joined = len(outcome.gone) - outcome.dropped
+        self.numbers.update(
+            instances=-len(outcome.gone),
+            matched=len(links.first),
+            joined=joined,
+            unions=len(outcome.united),
+            single=-int(matched.sum()),
+            conflicts=outcome.conflicts,
+            dropped=outcome.dropped,
+            skipped=outcome.skipped,
+            cut=int((outcome.cut_left > 0).sum()) - int((nodes.cut_left[lost] > 0).sum()),
+            unconfirmed=0 if self.overlap else joined,
+        )
+
+    def counts(self) -> StitchCounts:
+        """The numbers so far."""
+        return StitchCounts(**self.numbers)

@@ -40,19 +40,6 @@ class UniteTask:
     member_owner: Index
 
 
-def unite_tasks(row: Index, member_row: Index, member_owner: Index, size: int) -> list[UniteTask]:
-    """Cut the united objects of a plan into tasks of about `size` members, in order."""
-    tasks, begin = [], 0
-    ends = np.searchsorted(member_owner, np.arange(len(row)), "right")
-    while begin < len(row):
-        done = int(ends[begin - 1]) if begin else 0
-        end = max(begin + 1, int(np.searchsorted(ends, done + size, "right")))
-        mine = slice(done, int(ends[end - 1]))
-        tasks.append(UniteTask(row[begin:end], member_row[mine], member_owner[mine] - begin))
-        begin = end
-    return tasks
-
-
 def unite_stored(layout: Layout, task: UniteTask) -> United:
     """Unite the objects of a task, reading their members from the shards."""
     columns = ["geometry", "score"] + (["class_prob"] if len(layout.classes) > 1 else [])
