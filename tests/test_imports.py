@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
 LAYERS = [
     {"errors", "geometry", "processes"},
-    {"files"},
+    {"files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},
     {"segmenters.base"},

@@ -168,7 +168,7 @@ def _stitch_arguments(parser: ArgumentParser) -> None:
         help="threads, processes, or tcp://HOST:PORT of Dask (default: $DASK_SCHEDULER_ADDRESS, else threads)",
     )
     parser.add_argument(
-        "--block", type=int, default=250_000, help="tile instances a worker holds at a time (default: 250000)"
+        "--block", type=int, default=100_000, help="tile instances a worker holds at a time (default: 100000)"
     )
     add_options(parser, StitchConfig)
 

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 
 from gigaseg.measure.spatial import spatial, spatial_columns
 from gigaseg.measure.store import Store
-from gigaseg.stitch.run import Runner
+from gigaseg.runner import Runner
 from gigaseg.testing.array_slide import ArraySlide
 from gigaseg.tiles.foreground import Foreground
 

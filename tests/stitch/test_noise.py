@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gigaseg.instances.table import Instances
 from gigaseg.stitch.stitch import stitch_instances
 from gigaseg.testing.labels import label_image
-from stitching import NOISE, full_grid, noisy, oracle, scenes, steady
+from stitching import NOISE, full_grid, make, noisy, oracle, scenes, steady
 
 OUTCOME = {
     "one outline moved": ("the left one, more central", {"matched": 1, "joined": 1}),
@@ -108,3 +108,13 @@ def test_noise_costs_few_of_the_pixels_that_were_drawn_and_draws_few_twice(kind)
     # the moves alone make neighbours overlap a little
     assert shapely.area(found.geometry).sum() < 1.1 * kept
     assert shapely.area(together.geometry).sum() > 1.3 * drawn
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_answers_to_different_prompts_stay_apart_even_where_they_are_alike(same):
+    square = shapely.box(50, 20, 60, 30)
+    parts = make([square, square], [0, 0], [0, 1], [0, 0])
+    parts = replace(parts, prompt=np.array([7, 7 if same else 8]))
+    found, counts = stitch_instances(parts, full_grid((64, 112), 64, 16))
+    assert found.prompt.tolist() == ([7] if same else [7, 8])
+    assert counts.conflicts == counts.dropped == 0

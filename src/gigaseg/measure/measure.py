@@ -27,8 +27,8 @@ from gigaseg.measure.stream import BATCH, InstanceFile
 from gigaseg.measure.summary import SlideNumbers, summarise
 from gigaseg.measure.sweep import Joiner, Statistics
 from gigaseg.measure.windows import BlockCounts, Job, Window, measure_window, shape_columns
+from gigaseg.runner import Runner, open_runner
 from gigaseg.slides.base import SlideInfo
-from gigaseg.stitch.run import Runner, open_runner
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
 
@@ -69,7 +69,7 @@ def measure(
     regions : polygons that the slide is reported by, as `gigaseg.sidefiles.read_polygons` takes them.
     config : what is measured.
     digest : of the step.
-    workers, scheduler : who works on the blocks, see `gigaseg.stitch.run.open_runner`.
+    workers, scheduler : who works on the blocks, see `gigaseg.runner.open_runner`.
     block : instances of a block; sets the memory of a worker.
 
     Returns

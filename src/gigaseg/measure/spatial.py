@@ -10,8 +10,8 @@ import numpy.typing as npt
 from gigaseg.measure.delaunay import Triangles, degrees_of_rest, grains
 from gigaseg.measure.store import Store
 from gigaseg.measure.strips import Neighbourhood, Points, measure_strip
+from gigaseg.runner import Runner
 from gigaseg.slides.base import SlideInfo
-from gigaseg.stitch.run import Runner
 from gigaseg.tiles.foreground import Foreground
 
 AREA_OF_DENSITY = {"um": ("mm2", 1e6), "m": ("km2", 1e6), "px": ("megapixel", 1e6)}

@@ -26,7 +26,7 @@ from gigaseg.stitch.seam import Index, Seam, centrality, reaches
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.tiling import Tiling
 
-SEAM_COLUMNS = ("geometry", "bbox", "score", "tile_row", "tile_col", "cut")
+SEAM_COLUMNS = ("geometry", "bbox", "score", "tile_row", "tile_col", "cut", "prompt")
 """Columns that the search for pairs needs."""
 
 
@@ -229,6 +229,7 @@ def find_pairs(layout: Layout, task: tuple[int, int, float]) -> Found:
                 cut=cut[near],
                 open_sides=sides[near],
                 score=table["score"].to_numpy()[near],
+                prompt=table["prompt"].fill_null(-1).to_numpy()[near],
             )
         )
     return pairs_of(Seam.concat(parts), grid.tiling, agreement, last, cut_left)

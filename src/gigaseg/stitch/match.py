@@ -53,7 +53,7 @@ def match(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None = N
     their tiles share, have IoU >= `agreement`; or when one of them is cut and at least that share of its clipped area
     lies in the other, its best-covering partner in that tile. Without overlap the shared rectangle is a line, and
     lengths along the seam take the place of areas; cover does not count there, since a piece that abuts a longer
-    edge is as often a neighbour.
+    edge is as often a neighbour. Answers to different prompts are different objects, whatever they look like.
 
     What touches no border of its tile is whole, and then all of its partners lie where its tile saw. A partner that
     has more than half of what `agreement` tolerates, (1 - agreement) / 2 of its area, beyond gives the lie to it: a
@@ -107,6 +107,8 @@ def _meeting(parts: Parts, seam: Seam, tiling: Tiling) -> tuple[Index, Index]:
     left, right = shapely.STRtree(parts.geometry[other]).query(parts.geometry[one])
     a, b = one[left], other[right]
     same = area[parts.clip[a]] == area[parts.clip[b]]
+    prompt_a, prompt_b = seam.prompt[parts.instance[parts.clip[a]]], seam.prompt[parts.instance[parts.clip[b]]]
+    same &= (prompt_a == prompt_b) | (prompt_a < 0) | (prompt_b < 0)
     a, b = a[same], b[same]
     order = np.lexsort((b, a))
     return a[order], b[order]

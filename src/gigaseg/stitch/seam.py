@@ -36,6 +36,7 @@ class Seam:
     cut : (m,) uint8 mask of the tile borders that it touches.
     open_sides : (m,) uint8 mask of its tile's borders beyond which a kept tile sees on.
     score : (m,) float32 in [0, 1].
+    prompt : (m,) int64 prompt that each answers, -1 for none.
     """
 
     row: Index
@@ -46,6 +47,7 @@ class Seam:
     cut: npt.NDArray[np.uint8]
     open_sides: npt.NDArray[np.uint8]
     score: npt.NDArray[np.float32]
+    prompt: Index
 
     def __len__(self) -> int:
         return len(self.row)
@@ -68,7 +70,7 @@ class Seam:
         if not parts:
             place, byte = np.empty(0, np.int64), np.empty(0, np.uint8)
             outlines, score = np.empty(0, dtype=object), np.empty(0, np.float32)
-            return cls(place, outlines, np.empty((0, 4)), place, place, byte, byte, score)
+            return cls(place, outlines, np.empty((0, 4)), place, place, byte, byte, score, place)
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 

@@ -22,12 +22,12 @@ from gigaseg.instances.table import (
     instances_from_arrow,
     with_geo_metadata,
 )
+from gigaseg.runner import open_runner
 from gigaseg.stitch.blocks import Found, cut_into_blocks, find_pairs, pairs_of, scan
 from gigaseg.stitch.decisions import Decisions
 from gigaseg.stitch.frontier import Frontier, gather
 from gigaseg.stitch.merge import Links, Nodes, Plan, plan
 from gigaseg.stitch.rows import numbered_rows, stitched_run, stitched_table
-from gigaseg.stitch.run import open_runner
 from gigaseg.stitch.seam import Seam, reaches
 from gigaseg.stitch.united import unite
 from gigaseg.tiles.grid import Grid
@@ -99,6 +99,7 @@ def stitch_instances(instances: Instances, grid: Grid, agreement: float = 0.5) -
         cut=instances.cut[near],
         open_sides=sides[near],
         score=instances.score[near],
+        prompt=instances.prompt[near],
     )
     found = pairs_of(seam, tiling, agreement, None, int(((instances.cut & ~sides) > 0).sum()))
     tally, decisions = _Tally(len(instances), tiling.overlap), Decisions(len(instances))
@@ -133,7 +134,7 @@ def stitch(
     out : the file to write: the same bytes for every number of workers, scheduler and block size.
     agreement : least agreement inside the shared area at which two instances are one object, in (0, 1].
     digest : of the step.
-    workers, scheduler : who works on the blocks, see `gigaseg.stitch.run.open_runner`.
+    workers, scheduler : who works on the blocks, see `gigaseg.runner.open_runner`.
     block : tile instances of a block; sets the memory of a worker.
 
     Raises
