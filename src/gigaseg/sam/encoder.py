@@ -19,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from gigaseg.sam.adapters import Adapter
 from gigaseg.sam.config import SamConfig
 
+_SMALL_WINDOW = 14 * 14
+"""Tokens of a window up to which gradients on a CPU are quicker through plain matrix products than fused kernels."""
+
 _BIAS_BYTES = 64 << 20
 """Most bytes of attention bias held at a time on the path that writes it out; more costs memory and gains no speed."""
 
@@ -196,20 +199,26 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, towards_h: Tensor, toward
 
     Notes
     -----
-    The logit of query i and key j is q.k / sqrt c + q.Rh + q.Rw. Two ways, equal but for rounding:
+    The logit of query i and key j is q.k / sqrt c + q.Rh + q.Rw. Three ways, equal but for rounding:
 
     - The terms q.Rh and q.Rw join the query as h + w further channels, against one-hot rows and columns joined to the
       key. The kernel then needs no bias: nothing of size (h w)^2 is written, in the gradient neither, and flash kernels
       apply. Better in half precision and with gradients.
     - The sum of both terms is written out as the kernel's bias, in pieces of queries. Better in float32 without
       gradients, where the further channels cost more than the bias.
+    - Windows with gradients on a CPU: all is written out, with no fused kernel; a quarter less time for `small`.
     """
     n, heads, tokens, c = query.shape
     h, w = len(towards_h), len(towards_w)
     grid = query.view(n, heads, h, w, c)
     by_row = torch.einsum("nahwc,hkc->nahwk", grid, towards_h).reshape(n, heads, tokens, h)
     by_column = torch.einsum("nahwc,wkc->nahwk", grid, towards_w).reshape(n, heads, tokens, w)
-    if query.dtype == torch.float32 and not (torch.is_grad_enabled() and by_row.requires_grad):
+    learning = torch.is_grad_enabled() and (by_row.requires_grad or key.requires_grad)
+    if learning and tokens <= _SMALL_WINDOW and query.device.type == "cpu":
+        logits = torch.matmul(query * c**-0.5, key.mT).view(n, heads, tokens, h, w)
+        logits = (logits + by_row[..., None] + by_column[..., None, :]).flatten(-2)
+        return torch.matmul(logits.softmax(-1), value)
+    if query.dtype == torch.float32 and not learning:
         step = max(1, _BIAS_BYTES // (4 * n * heads * tokens))
         parts = [
             F.scaled_dot_product_attention(

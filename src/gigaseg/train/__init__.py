@@ -1,0 +1,1 @@
+"""Training: data sets, augmentation, simulated prompts, losses, and one loop for every method."""

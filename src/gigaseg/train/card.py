@@ -1,0 +1,56 @@
+"""The checkpoint of a run and its metadata card."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import gigaseg
+from gigaseg.sam.checkpoints import write_state
+from gigaseg.train.config import LoopConfig
+from gigaseg.train.method import Method
+from gigaseg.train.state import Progress
+
+
+def write_checkpoint(
+    path: Path,
+    values: Mapping[str, Tensor],
+    method: Method,
+    config: LoopConfig,
+    progress: Progress,
+    about: Mapping[str, Any],
+) -> None:
+    """Write weights (float16) with a card: data, licence, split, figures, seed, commit, configuration."""
+    card = {
+        "method": method.name,
+        **method.card(),
+        "loop": asdict(config),
+        "seed": config.seed,
+        "step": progress.step,
+        "minutes": round(progress.seconds / 60, 1),
+        "figures": {name: round(value, 5) for name, value in progress.figures.items() if math.isfinite(value)},
+        "package": gigaseg.__version__,
+        "commit": commit(),
+        **about,
+    }
+    write_state(path, method.exported(values), card, half=True)
+
+
+def commit() -> str:
+    """Commit of the source tree this package runs from, with "+" when it has changes; "unknown" outside git."""
+    folder = Path(gigaseg.__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", str(folder)) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,136 @@
+"""Training images with label images, held in memory as they are stored.
+
+A data set is a list of `Sample`; how one is found on disk is the business of `gigaseg.train.layouts`, which part of it
+trains the business of `gigaseg.train.splits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gigaseg.errors import FormatError, is_machine_fault, one_line
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one image and its instances are, not read yet.
+
+    Attributes
+    ----------
+    name : of the image, unique in its data set.
+    image : file of the image.
+    labels : reads the label image: (y, x) int32, 0 is background, one id an instance; `shape` is the image's (y, x).
+    group : stratum of splits and of the figures, such as the modality; empty when unknown.
+    split : as the data set itself states it, such as train or val; empty when it states none.
+    """
+
+    name: str
+    image: Path
+    labels: Callable[[tuple[int, int]], np.ndarray] = field(repr=False)
+    group: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its instances.
+
+    Attributes
+    ----------
+    image : (y, x, 3) uint8, RGB.
+    labels : (y, x) int32, 0 is background, 1..n the instances.
+    diameter : median over the instances of the diameter of the circle of equal area, px; NaN without instances.
+    background : (3,) uint8, median colour outside the instances: what augmentation fills in beyond the image.
+    """
+
+    name: str
+    group: str
+    image: np.ndarray
+    labels: np.ndarray
+    diameter: float
+    background: np.ndarray
+
+
+def load(entries: Sequence[Entry], workers: int = 1) -> list[Sample]:
+    """Read images and labels, in the order of `entries`.
+
+    Raises
+    ------
+    FormatError
+        A file is missing, damaged, or its label image has another size than the image.
+    """
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return list(pool.map(_load, entries))
+
+
+def _load(entry: Entry) -> Sample:
+    image = read_rgb(entry.image)
+    labels = consecutive(entry.labels(image.shape[:2]))
+    if labels.shape != image.shape[:2]:
+        raise FormatError(
+            f"{entry.image}: {_size(image)} px, but its label image has {_size(labels)} px; expected equal sizes"
+        )
+    area = np.bincount(labels.ravel())[1:]
+    outside = image[labels == 0] if (labels == 0).any() else image.reshape(-1, 3)
+    return Sample(
+        entry.name,
+        entry.group,
+        image,
+        labels,
+        float(np.median(2 * np.sqrt(area / np.pi))) if len(area) else float("nan"),
+        np.median(outside, axis=0).astype(np.uint8),
+    )
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]} × {array.shape[0]}"
+
+
+def consecutive(labels: np.ndarray) -> np.ndarray:
+    """`labels` with its ids as 1..n in their order, as int32."""
+    ids, inverse = np.unique(labels, return_inverse=True)
+    numbers = np.arange(len(ids)) + (0 if len(ids) and ids[0] == 0 else 1)
+    return numbers.astype(np.int32)[inverse].reshape(labels.shape)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Read an image file as (y, x, 3) uint8 RGB; grey becomes RGB, alpha is dropped, more bits are scaled to 8.
+
+    Raises FormatError when it cannot be read.
+    """
+    array = _read(path)
+    if array.dtype != np.uint8:
+        top = 65535 if array.dtype in (np.uint16, np.int32) else float(array.max() or 1)
+        array = (array.astype(np.float64) * (255 / top)).clip(0, 255).astype(np.uint8)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    return np.ascontiguousarray(array[..., :3])
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a label image (one channel, 8, 16 or 32 bits) as (y, x) int32.
+
+    Raises FormatError when it cannot be read or has several channels.
+    """
+    array = _read(path)
+    if array.ndim != 2 or array.dtype.kind not in "biu":
+        raise FormatError(f"{path}: a picture of {array.shape[2:] or array.dtype}, expected one channel of whole ids")
+    return array.astype(np.int32)
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            if picture.mode in ("P", "CMYK", "LA", "YCbCr"):
+                return np.asarray(picture.convert("RGB"))
+            return np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if is_machine_fault(error):
+            raise
+        raise FormatError(f"{path}: cannot be read as an image ({one_line(error)})") from error

@@ -1,0 +1,67 @@
+"""The trainable methods by name, with their options. Free of torch: methods are imported when they are made."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gigaseg.errors import ConfigError, unknown
+from gigaseg.options import add_options, from_options
+from gigaseg.sam.config import CONFIGS
+from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
+
+if TYPE_CHECKING:
+    from gigaseg.train.method import Method
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A method that can be trained.
+
+    Attributes
+    ----------
+    help : one line.
+    arguments : adds the method's options to a parser.
+    make : the method from parsed options.
+    """
+
+    help: str
+    arguments: Callable[[ArgumentParser], None]
+    make: Callable[[Namespace], Method]
+
+
+_SAM_OWN = tuple(name for name in SamTraining.__dataclass_fields__ if name not in ("colour", "prompts"))
+
+
+def _sam_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", default="small", help=f"model: {', '.join(CONFIGS)} (default: small)")
+    parser.add_argument("--weights", help="checkpoint to go on from, by name or file (default: from scratch)")
+    add_options(parser, SamTraining, _SAM_OWN)
+    add_options(parser.add_argument_group("prompts"), PromptConfig)
+    add_options(parser.add_argument_group("colours"), ColourConfig)
+
+
+def _sam(args: Namespace) -> Method:
+    from gigaseg.train.sam import SamMethod
+
+    if args.config not in CONFIGS:
+        raise ConfigError(unknown("config", args.config, CONFIGS))
+    training = replace(
+        from_options(SamTraining, args),
+        colour=from_options(ColourConfig, args),
+        prompts=from_options(PromptConfig, args),
+    )
+    config = CONFIGS[args.config]
+    if training.crop % config.patch:
+        raise ConfigError(f"--crop is {training.crop}, accepted with {config.name}: multiples of {config.patch}")
+    if training.smallest > training.largest:
+        raise ConfigError(f"--smallest is {training.smallest:g}, accepted: at most --largest ({training.largest:g})")
+    return SamMethod(config, training, args.weights)
+
+
+METHODS: dict[str, Trainable] = {
+    "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam),
+}
+"""By name; a method's own module adds its entry here."""

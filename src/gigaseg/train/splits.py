@@ -1,0 +1,104 @@
+"""Which images train and which validate: as the data set says, as a file says, or as the papers drew it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gigaseg.errors import ConfigError, FormatError
+from gigaseg.train.data import Entry
+from gigaseg.train.layouts import read_tsv
+
+PARTS = ("train", "val", "test")
+
+
+def _own(entries: Sequence[Entry], seed: int) -> list[str]:
+    """The split that the data set's index states."""
+    for entry in entries:
+        if entry.split not in PARTS:
+            raise ConfigError(
+                f"--split is own, but image '{entry.name}' has no split in the data set's index; accepted: "
+                f"{', '.join(NAMED)}, or a TSV file with the columns image and split or fold"
+            )
+    return [entry.split for entry in entries]
+
+
+def _all(entries: Sequence[Entry], seed: int) -> list[str]:
+    """Every image trains; nothing validates."""
+    return ["train"] * len(entries)
+
+
+def _random_80_10_10(entries: Sequence[Entry], seed: int) -> list[str]:
+    """80 % train, 10 % val, 10 % test at random: how dsb2018 is split in the papers, whose seeds are not known.
+
+    Parts are rounded half up, the rest trains: 670 images give 536, 67 and 67.
+    """
+    n = len(entries)
+    tenth = int(n / 10 + 0.5)
+    parts = np.array(["train"] * n, dtype=object)
+    order = np.random.default_rng(seed).permutation(np.argsort([entry.name for entry in entries]))
+    parts[order[:tenth]], parts[order[tenth : 2 * tenth]] = "val", "test"
+    return [str(part) for part in parts]
+
+
+NAMED: dict[str, Callable[[Sequence[Entry], int], list[str]]] = {
+    "own": _own,
+    "random-80-10-10": _random_80_10_10,
+    "all": _all,
+}
+"""Splits by name."""
+
+
+def split(
+    entries: Sequence[Entry], name: str = "own", *, fold: int | None = None, seed: int = 0
+) -> dict[str, list[Entry]]:
+    """Divide entries into train, val and test.
+
+    Parameters
+    ----------
+    name : one of `NAMED`, or a TSV file with the columns image and split (train, val, test), or image and fold.
+    fold : with a file of folds, the one that validates; all others train.
+    seed : of the random split.
+
+    Raises
+    ------
+    ConfigError
+        The name is neither known nor a file, or the fold is missing or not in the file.
+    FormatError
+        The file lacks a column, or an image of the data set.
+    """
+    parts = NAMED[name](entries, seed) if name in NAMED else _from_file(entries, Path(name), fold)
+    divided: dict[str, list[Entry]] = {part: [] for part in PARTS}
+    for entry, part in zip(entries, parts, strict=True):
+        divided[part].append(entry)
+    if not divided["train"]:
+        raise ConfigError(f"--split {name} leaves no image to train on; found: {_counts(divided)}")
+    return divided
+
+
+def _counts(divided: dict[str, list[Entry]]) -> str:
+    return ", ".join(f"{len(entries)} {part}" for part, entries in divided.items())
+
+
+def _from_file(entries: Sequence[Entry], path: Path, fold: int | None) -> list[str]:
+    if not path.is_file():
+        raise ConfigError(f"--split is '{path}', accepted: {', '.join(NAMED)}, or a TSV file of images")
+    rows = read_tsv(path, ("image",))
+    column = "fold" if rows and "fold" in rows[0] else "split"
+    if rows and column not in rows[0]:
+        raise FormatError(f"{path}: no column split or fold; found: {', '.join(rows[0])}")
+    listed = {row["image"]: row[column] for row in rows}
+    accepted = sorted(set(listed.values()))
+    if column == "fold":
+        if str(fold) not in accepted:
+            raise ConfigError(f"--fold is {fold}, accepted with {path}: {', '.join(accepted)}")
+        listed = {image: "val" if part == str(fold) else "train" for image, part in listed.items()}
+    parts = []
+    for entry in entries:
+        part = listed.get(entry.name)
+        if part not in PARTS:
+            raise FormatError(f"{path}: image '{entry.name}' has split '{part}', accepted: {', '.join(PARTS)}")
+        parts.append(part)
+    return parts

@@ -1,0 +1,89 @@
+"""`gigaseg train`: one command trains, resumes and tells mistakes; the package needs little beside torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from gigaseg.cli import main
+
+SHORT = [
+    *("--steps=2", "--batch=1", "--crop=64", "--objects=2", "--smallest=10", "--largest=16", "--window=4"),
+    *("--device=cpu", "--threads=1", "--workers=0", "--log-every=1", "--save-every=1", "--precision=fp32"),
+]
+
+
+def test_a_model_is_trained_from_a_folder_and_its_card_states_the_data(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["train", "sam", "--data", str(folder), "--out", str(out), "--licence", "CC0-1.0", *SHORT]
+    assert main(words) == 0
+    assert {path.name for path in out.iterdir()} >= {"state.pt", "train.csv", "validation.csv", "best.safetensors"}
+    with safe_open(out / "best.safetensors", "pt") as file:
+        card = json.loads(file.metadata()["gigaseg"])
+    assert card["licence"] == "CC0-1.0"
+    assert card["images"] == {"train": 3, "val": 2, "test": 0}
+    assert card["config"]["name"] == "small"
+    assert 0 <= card["figures"]["box"] <= 1
+    assert main(words) == 0  # done already: nothing changes
+    assert main([*words, "--rate=0.1"]) == 2
+    assert "made with another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--config", "smal"], "unknown config 'smal'; accepted: vit_b, vit_l, vit_h, small (did you mean 'small'?)"),
+        (["--crop", "100"], "--crop is 100, accepted with small: multiples of 8"),
+        (["--smallest", "30", "--largest", "20"], "--smallest is 30, accepted: at most --largest (20)"),
+        (["--batch", "0"], "--batch is 0, accepted: a whole number >= 1"),
+        (["--layout", "coco"], "unknown layout 'coco'"),
+        (["--split", "best"], "--split is 'best', accepted: own, random-80-10-10, all, or a TSV file"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, tmp_path, capsys, words, told):
+    assert main(["train", "sam", "--data", str(folder), "--out", str(tmp_path / "run"), *words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("gigaseg train: ")
+    assert told in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_without_instances_cannot_train(folder, tmp_path, capsys):
+    from PIL import Image
+
+    for path in (folder / "labels").iterdir():
+        Image.new("I;16", (96, 96)).save(path)
+    assert main(["train", "sam", "--data", str(folder), "--out", str(tmp_path / "run")]) == 2
+    assert "no training image has an instance" in capsys.readouterr().err
+
+
+BARE = """
+import sys
+forbidden = {"pyarrow", "pandas", "geopandas", "shapely", "zarr", "rasterio", "tiffslide", "openslide", "tifffile",
+             "dask", "snakemake", "yaml", "cv2", "pyproj", "pyogrio", "psutil", "imagecodecs", "numcodecs"}
+import gigaseg.train.loop, gigaseg.train.sam, gigaseg.train.train, gigaseg.train.evaluate, gigaseg.train.card
+import kornia.enhance, kornia.filters, skimage.draw, gigaseg.train.splits
+print(sorted(forbidden & set(sys.modules)))
+"""
+
+
+def test_training_needs_nothing_of_the_slide_and_table_packages():
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_module_runs_from_the_source_tree_without_an_installation():
+    source = Path(__file__).parents[2] / "src"
+    done = subprocess.run(
+        [sys.executable, "-m", "gigaseg.train", "sam", "--help"],
+        env={"PYTHONPATH": str(source), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "--exact-box" in done.stdout
+    assert "--blur-sigma" in done.stdout
