@@ -1,10 +1,10 @@
 """Synthetic cells of any number with a known truth, and the tile instances a noisy segmenter would make of them.
 
 Cells stand on a jittered grid of 40 px (one in 1,600 px², a dense H&E slide at 0.25 µm/px) without touching: ellipses
-of 16 points, mean radius about 12 px. Every tile that a cell reaches draws it anew, shifted by a random 0.4 px (at most
-1 px each way, so that no drawing that stitching leaves alone falls short of the truth by itself), and cuts it at its
-border; pieces below 20 px² are not found. Everything is drawn row by row from seeds, so that neither
-the truth nor the tiles need ever be held whole.
+of 16 points, mean radius about 12 px. Every tile that a cell reaches draws it anew, shifted by a random 0.4 px, and
+cuts it at its border; pieces below 20 px² are not found. The shift is at most `most` = 1 px each way, so that no
+drawing that stitching leaves alone falls short of the truth by itself. Everything is drawn row by row from seeds, so
+that neither the truth nor the tiles need ever be held whole.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Field:
     overlap: int
     seed: int = 0
     jitter: float = 0.4
+    most: float = 1.0
 
     @property
     def columns(self) -> int:
@@ -78,7 +79,7 @@ def tile_instances(field: Field, tiling, tile_row: int) -> tuple[np.ndarray, np.
     times = last - first + 1
     cell = np.repeat(np.arange(len(outlines)), times)
     col = first[cell] + np.arange(len(cell)) - np.repeat(np.cumsum(times) - times, times)
-    xy = outlines[cell] + rng.normal(0, field.jitter, (len(cell), 1, 2)).clip(-1, 1)
+    xy = outlines[cell] + rng.normal(0, field.jitter, (len(cell), 1, 2)).clip(-field.most, field.most)
     x0 = (col * tiling.stride).astype(float)
     border = np.column_stack([x0, np.full(len(x0), y0), x0 + tiling.tile, np.full(len(x0), y1)])
     border = np.minimum(border, field.side)

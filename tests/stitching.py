@@ -1,5 +1,7 @@
 """Scenes for the tests of stitching: label images, what an oracle finds in their tiles, and shards on disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import shapely
 from hypothesis import HealthCheck, settings
@@ -138,6 +140,57 @@ def usual_scenes(draw):
     from skimage.measure import label
 
     return label(labels, connectivity=2), tile, overlap
+
+
+def disturb(labels, grid, seed):
+    """What tiles draw of a label image when they move, halve and miss objects: 20 % halved, 10 % missed."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for part, row, col in zip(oracle(labels, grid), grid.row, grid.col):
+        if not len(part):
+            parts.append(part)
+            continue
+        moved = shapely.transform(part.geometry, lambda xy: xy + rng.normal(0, 0.7, 2))
+        half = rng.random(len(part)) < 0.2
+        xmin, ymin, xmax, ymax = shapely.bounds(moved).T
+        moved[half] = shapely.intersection(moved[half], shapely.box(xmin, ymin, (xmin + xmax) / 2, ymax)[half])
+        geometry = shapely.intersection(moved, shapely.box(*grid.tiling.bounds(int(row), int(col))))
+        keep = (rng.random(len(part)) < 0.9) & (shapely.area(geometry) > 0)
+        keep &= np.isin(shapely.get_type_id(geometry), [3, 6])
+        parts.append(replace(part, geometry=geometry).take(keep))
+    return parts
+
+
+def mistaken(labels, grid, seed):
+    """`disturb` with random scores; some tiles draw two objects as one, with or without the second, or tell no cuts."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for part in disturb(labels, grid, seed):
+        if len(part) > 2 and rng.random() < 0.3:
+            geometry = part.geometry.copy()
+            geometry[0] = shapely.union_all(geometry[:2].tolist())
+            part = replace(part, geometry=geometry, cut=np.append(part.cut[0] | part.cut[1], part.cut[1:]))
+            if rng.random() < 0.5:
+                part = part.take(np.append(0, np.arange(2, len(part))))
+        part = replace(part, score=rng.random(len(part)).astype(np.float32))
+        if rng.random() < 0.3:
+            part = replace(part, cut=np.where(rng.random(len(part)) < 0.3, 0, part.cut).astype(np.uint8))
+        parts.append(part)
+    return parts
+
+
+@st.composite
+def mistaken_scenes(draw):
+    """Tile instances, one part a kept tile, and the grid: any overlap up to half a tile, some tiles not kept."""
+    seed = draw(st.integers(0, 10**6))
+    tile = draw(st.integers(24, 64))
+    overlap = draw(st.integers(0, tile // 2))
+    shape = draw(st.integers(60, 220)), draw(st.integers(60, 220))
+    share = draw(st.sampled_from([1.0, 0.8]))
+    labels = label_image(draw(st.sampled_from(LABEL_KINDS)), shape, seed)
+    chosen = np.random.default_rng(seed)
+    grid = full_grid(shape, tile, overlap, lambda t: chosen.random((t.rows, t.cols)) < share)
+    return mistaken(labels, grid, seed), grid
 
 
 def write_shards(folder, parts, grid, shards=3):

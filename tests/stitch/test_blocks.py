@@ -1,26 +1,29 @@
 """The stitched file is the same for every way of working on the slide, and what is wrong with an input is told."""
 
+import json
 import os
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
-from gigaseg.files import write_failure
+from gigaseg.files import with_metadata, write_failure
 from gigaseg.instances.table import Instances, read_instances
 from gigaseg.stitch.blocks import cut_into_blocks, scan
 from gigaseg.stitch.stitch import stitch, stitch_instances
 from gigaseg.testing.labels import label_image
 from gigaseg.tiles.grid import Grid
-from stitching import full_grid, make, oracle, scenes, steady, usual_scenes, write_shards
+from stitching import full_grid, make, mistaken_scenes, oracle, scenes, steady, usual_scenes, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,51 @@ def test_nor_do_they_with_tiles_of_64_to_1024_px(tmp_path_factory, scene, shards
     check_shards_and_blocks(tmp_path_factory, scene, shards, block, random)
 
 
+def test_nor_do_they_with_a_segmenter_that_makes_mistakes(tmp_path_factory):
+    total = Counter()
+
+    @steady(60)
+    @given(mistaken_scenes(), st.integers(1, 4), st.integers(1, 60))
+    def check(scene, shards, block):
+        parts, grid = scene
+        assume(parts)
+        expected, counts = stitch_instances(Instances.concat(parts), grid)
+        content = []
+        for number, size in ((1, 10**6), (shards, 1), (shards, block)):
+            folder = tmp_path_factory.mktemp("mistaken")
+            paths = write_shards(folder, parts, grid, number)
+            assert stitch(paths, folder / "grid.parquet", folder / "out.parquet", block=size) == counts
+            content.append((folder / "out.parquet").read_bytes())
+        assert content[0] == content[1] == content[2]
+        found, _ = read_instances(folder / "out.parquet", stitched=True)
+        assert found.to_arrow().equals(expected.to_arrow())
+        total.update(counts.__dict__)
+
+    check()
+    for name in ("unions", "conflicts", "dropped", "skipped", "cut", "unmatched", "unconfirmed"):
+        assert total[name] > 0, name
+
+
+BETWEEN_BLOCKS = {
+    # short of its tile's lower border; the tile above takes it for whole, the one below gives the lie to that
+    "doubted by the later block": ([(0, 40, 64), (1, 40, 95), (2, 64, 127)], [8, 0, 2], [(40, 127)]),
+    # agrees with a piece above; its area decides, below, that a small object in it does not drive it out
+    "weighed by the later block": ([(0, 45, 64), (1, 45, 92), (2, 70, 80)], [8, 0, 0], [(45, 92), (70, 80)]),
+}
+"""What three tiles of 64 px, 32 px apart, drew: (tile row, ymin, ymax) each, cut; and what becomes of it."""
+
+
+@pytest.mark.parametrize("name", BETWEEN_BLOCKS)
+def test_what_two_blocks_know_of_an_instance_is_put_together(tmp_path, name):
+    drawn, cut, expected = BETWEEN_BLOCKS[name]
+    row, ymin, ymax = np.array(drawn).T
+    parts = make(shapely.box(10, ymin, np.where(ymax == 80, 20, 40), ymax), row, np.zeros(3), cut)
+    shards = write_shards(tmp_path, [parts.take(row == k) for k in range(3)], full_grid((128, 64), 64, 32), 1)
+    assert stitched(shards, "one.parquet", block=1) == stitched(shards, "all.parquet")
+    found, _ = read_instances(tmp_path / "one.parquet", stitched=True)
+    assert [(g.bounds[1], g.bounds[3]) for g in found.geometry] == expected
+
+
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 def test_workers_give_the_same_bytes(slide, scheduler):
     expected = stitched(slide, "one.parquet")
@@ -130,6 +178,7 @@ def test_an_address_without_a_scheduler_is_told(slide):
     [
         ({"scheduler": "cluster"}, "--scheduler is 'cluster', accepted: threads, processes, tcp://HOST:PORT"),
         ({"workers": 0}, "--workers is 0, accepted: a whole number >= 1"),
+        ({"block": 0}, "--block is 0, accepted: a whole number >= 1"),
     ],
 )
 def test_wrong_options_are_told(slide, options, told):
@@ -213,3 +262,69 @@ def test_rows_out_of_order_and_of_tiles_not_kept_are_told(tmp_path):
         [path] = write_shards(tmp_path, [part, *[Instances.empty(["object"])] * 2], grid, 1)
         with pytest.raises(FormatError, match=told):
             stitch([path], tmp_path / "grid.parquet", tmp_path / "out.parquet")
+
+
+def damaged(folder, outlines, change):
+    """A shard of two boxes, one at the seam of its tile; some of their WKB is cut off, and the file changed."""
+    drawn = make([shapely.box(5, 5, 9, 9), shapely.box(50, 5, 60, 9)], [0, 0], [0, 0], [0, 4])
+    [path] = write_shards(folder, [drawn, Instances.empty(["object"])], full_grid((64, 112), 64, 16), 1)
+    table = pq.read_table(path)
+    packed = [wkb[:30] if i in outlines else wkb for i, wkb in enumerate(table["geometry"].to_pylist())]
+    table = table.set_column(0, table.schema.field(0), pa.chunked_array([pa.array(packed, pa.binary())]))
+    pq.write_table(change(table), path)
+    return path, packed
+
+
+def test_outlines_far_from_seams_are_never_looked_at(tmp_path):
+    path, packed = damaged(tmp_path, [0], lambda table: table)
+    stitched([path], "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["geometry"].to_pylist() == packed
+
+
+@pytest.mark.parametrize(
+    ("outlines", "change", "told"),
+    [
+        ([1], lambda table: table, r"000\.parquet: damaged outline"),
+        ([], lambda table: table.drop(["cut"]), r"000\.parquet: no column cut"),
+        ([], lambda table: table.drop(["class"]), r"000\.parquet: no column class"),
+    ],
+)
+def test_a_damaged_shard_is_named(tmp_path, outlines, change, told):
+    path, _ = damaged(tmp_path, outlines, change)
+    with pytest.raises(FormatError, match=told):
+        stitched([path], "out.parquet")
+
+
+def test_a_damaged_outline_is_named_also_where_it_is_only_scaled(tmp_path):
+    path, _ = damaged(tmp_path, [0], lambda table: table)
+    grid = Grid.read(tmp_path / "grid.parquet")
+    tiling = replace(grid.tiling, scale=(2.0, 2.0))
+    replace(grid, tiling=tiling).write(tmp_path / "grid.parquet")
+    table = pq.read_table(path)
+    metadata = {**json.loads(table.schema.metadata[b"gigaseg"]), "grid": tiling.to_dict()}
+    pq.write_table(with_metadata(table, metadata), path)
+    with pytest.raises(FormatError, match=r"000\.parquet: damaged outline"):
+        stitched([path], "out.parquet")
+
+
+def test_the_log_has_all_counts_and_warns_of_what_may_be_wrong(tmp_path, caplog):
+    # an outline that the right tile missed, two that contradict each other, and two that abut without overlap
+    missed = make([shapely.box(50, 5, 64, 9), shapely.box(52, 20, 60, 40), shapely.box(52, 20, 60, 28)], [0] * 3,
+                  [0, 0, 1], [4, 0, 0])  # fmt: skip
+    abut = make([shapely.box(50, 5, 64, 9), shapely.box(64, 5, 70, 9)], [0, 0], [0, 1], [4, 1])
+    for name, part, overlap in (("a", missed, 16), ("b", abut, 0)):
+        (tmp_path / name).mkdir()
+        parts = [part.take(part.tile_col == 0), part.take(part.tile_col == 1)]
+        shards = write_shards(tmp_path / name, parts, full_grid((64, 128 - overlap), 64, overlap), 1)
+        with caplog.at_level("INFO"):
+            stitched(shards, "out.parquet")
+    told = [record.getMessage() for record in caplog.records if record.name == "gigaseg.stitch.stitch"]
+    assert told == [
+        "slide 's': tile_instances 3, instances 2, matched 0, joined 0, unions 0, single 3, conflicts 1, dropped 1, "
+        "skipped 0, cut 0, unmatched 1, unconfirmed 0",
+        "1 pairs of objects contradict each other; 1 objects dropped",
+        "1 instances are cut at a seam, and nothing beyond it was joined to them",
+        "slide 's': tile_instances 2, instances 1, matched 1, joined 1, unions 1, single 0, conflicts 0, dropped 0, "
+        "skipped 0, cut 0, unmatched 0, unconfirmed 1",
+        "tiles do not overlap: 1 joins along seams cannot be confirmed",
+    ]

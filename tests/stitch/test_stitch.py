@@ -1,5 +1,7 @@
 """Stitching gives back the untiled label image, whatever the tiles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -27,7 +29,7 @@ def test_an_oracle_gives_back_the_untiled_label_image(scene):
     assert shapely.is_valid(found.geometry).all()
     assert same_partition(painted(found, labels.shape), labels)
     assert counts.skipped == 0
-    assert counts.cut == 0
+    assert counts.cut == counts.unmatched == 0
     assert counts.conflicts == counts.dropped == 0
     assert sorted(shapely.area(found.geometry)) == sorted(shapely.area(truth))
 
@@ -217,6 +219,19 @@ def test_an_instance_at_a_tile_border_without_a_kept_neighbour_stays_and_is_coun
     assert [g.bounds for g in found.geometry] == [(50, 10, 64, 20)]
     assert counts.cut == 1
     assert found.cut.tolist() == [4]
+
+
+def test_an_instance_cut_at_a_seam_whose_continuation_was_missed_or_answers_another_prompt_is_counted():
+    left, right = shapely.box(0, 10, 64, 20), shapely.box(48, 10, 112, 20)
+    grid = full_grid((64, 112), 64, 16)
+    both = replace(make([left, right], [0, 0], [0, 1], [4, 1]), prompt=np.array([1, 2]))
+    found, counts = stitch_instances(both, grid)
+    assert (len(found), counts.unmatched, counts.cut) == (2, 2, 0)
+    found, counts = stitch_instances(both.take([0]), grid)
+    assert (len(found), counts.unmatched, counts.cut) == (1, 1, 0)
+    assert found.cut.tolist() == [0]
+    _, counts = stitch_instances(replace(both, prompt=np.array([1, 1])), grid)
+    assert (counts.unions, counts.unmatched) == (1, 0)
 
 
 def test_score_and_class_of_a_union_are_weighted_by_area():

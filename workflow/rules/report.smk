@@ -47,6 +47,8 @@ rule aggregate:
         f"{RESULTS}/log/aggregate.log",
     conda:
         "../../envs/gigaseg.yaml"
+    resources:
+        mem_mb=2000,
     params:
         results=subpath(output.cohort, parent=True),
         presets=list(PLAN.config.presets),

@@ -7,6 +7,7 @@ belongs to exactly one block, so the result does not depend on how the slide is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import pyarrow.parquet as pq
 import shapely
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
-from gigaseg.files import read_metadata
+from gigaseg.files import read_metadata, require_columns
 from gigaseg.instances.table import INSTANCES_FORMAT, box_array
+from gigaseg.prompts.counts import of_slide
 from gigaseg.stitch.match import match
 from gigaseg.stitch.merge import Links, Nodes
 from gigaseg.stitch.seam import Index, Seam, centrality, reaches
@@ -85,15 +87,29 @@ class Layout:
         path = self.files[self.file[k]]
         try:
             with pq.ParquetFile(path) as opened:
-                return opened.read_row_group(int(self.group[k]), list(columns), use_threads=False)
+                table = opened.read_row_group(int(self.group[k]), list(columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:
             if is_machine_fault(error):
                 raise
             raise FormatError(f"{path}: damaged Parquet file ({one_line(error)})") from error
+        require_columns(path, columns, table.column_names)
+        return table
+
+    @contextmanager
+    def blamed(self, begin: int, end: int) -> Iterator[None]:
+        """What goes wrong with outlines of rows begin..end-1 is told of their file."""
+        try:
+            yield
+        except shapely.errors.ShapelyError as error:
+            groups = np.unique(self.file[np.searchsorted(self.start, [begin, max(begin, end - 1)], "right") - 1])
+            names = " to ".join(str(self.files[number]) for number in groups)
+            raise FormatError(f"{names}: damaged outline ({one_line(error)}); run segment again") from error
 
 
 def scan(shards: Sequence[str | Path], grid: Grid, source: str | Path) -> tuple[Layout, dict[str, Any]]:
     """Find out where the tile instances lie; returns the layout and the provenance of the first shard.
+
+    That holds the counts of prompts of all shards together.
 
     Parameters
     ----------
@@ -130,6 +146,7 @@ def scan(shards: Sequence[str | Path], grid: Grid, source: str | Path) -> tuple[
             raise FormatError(
                 f"{path}: classes are {metadata['classes']}, expected {first['classes']} as in other shards"
             )
+    prompts = of_slide(metadata for _, metadata in found.values())
     file, group, rows, per_row = [], [], [], np.zeros(grid.tiling.rows, np.int64)
     last = -1
     kept = grid.kept
@@ -156,7 +173,7 @@ def scan(shards: Sequence[str | Path], grid: Grid, source: str | Path) -> tuple[
         group=np.asarray(group, dtype=np.int64),
         start=np.concatenate([[0], np.cumsum(rows, dtype=np.int64)]),
         row_start=np.concatenate([[0], np.cumsum(per_row)]),
-    ), first
+    ), {**first, **({"prompts": prompts} if prompts else {})}
 
 
 def _check_order(
@@ -187,6 +204,22 @@ def cut_into_blocks(layout: Layout, size: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """How many tile instances touch a border of their tile: one without a kept neighbour, one with."""
+
+    left: int = 0
+    kept: int = 0
+
+    @classmethod
+    def of(cls, cut: npt.NDArray[np.uint8], open_sides: npt.NDArray[np.uint8]) -> Cuts:
+        """Count (n,) masks of the borders touched, given those beyond which a kept tile sees on."""
+        return cls(int(((cut & ~open_sides) > 0).sum()), int(((cut & open_sides) > 0).sum()))
+
+    def __add__(self, other: Cuts) -> Cuts:
+        return Cuts(self.left + other.left, self.kept + other.kept)
+
+
+@dataclass(frozen=True)
 class Found:
     """What one block found.
 
@@ -195,13 +228,13 @@ class Found:
     nodes : tile instances that take part in a pair.
     links : the pairs, by row of the slide's table instead of position.
     reaching : tile instances of the block that reach into another kept tile.
-    cut_left : tile instances of the block cut at a border without a kept neighbour.
+    cuts : of the tile instances of the block.
     """
 
     nodes: Nodes
     links: Links
     reaching: int
-    cut_left: int
+    cuts: Cuts
 
 
 def find_pairs(layout: Layout, task: tuple[int, int, float]) -> Found:
@@ -212,17 +245,20 @@ def find_pairs(layout: Layout, task: tuple[int, int, float]) -> Found:
     end = int(layout.row_start[min(last + 1, grid.tiling.rows)])
     # of row `last`, only what reaches into the row above has its pairs here
     seam_end = (last - 1) * grid.tiling.stride + grid.tiling.tile
-    parts, cut_left = [], 0
+    parts, cuts = [], Cuts()
     for place, table in layout.read(SEAM_COLUMNS, begin, end):
         box = box_array(table["bbox"])
         row, col = table["tile_row"].to_numpy(), table["tile_col"].to_numpy()
         cut, sides = table["cut"].to_numpy(), grid.open_sides(row, col)
-        cut_left += int(((cut & ~sides)[: max(middle - place, 0)] > 0).sum())
+        own = max(middle - place, 0)
+        cuts += Cuts.of(cut[:own], sides[:own])
         near = np.flatnonzero(reaches(box, row, col, grid) & ((row < last) | (box[:, 1] <= seam_end)))
+        with layout.blamed(place, place + len(table)):
+            geometry = from_wkb(table["geometry"].take(pa.array(near)))
         parts.append(
             Seam(
                 row=place + near,
-                geometry=from_wkb(table["geometry"].take(pa.array(near))),
+                geometry=geometry,
                 box=box[near],
                 tile_row=row[near].astype(np.int64),
                 tile_col=col[near].astype(np.int64),
@@ -232,10 +268,10 @@ def find_pairs(layout: Layout, task: tuple[int, int, float]) -> Found:
                 prompt=table["prompt"].fill_null(-1).to_numpy()[near],
             )
         )
-    return pairs_of(Seam.concat(parts), grid.tiling, agreement, last, cut_left)
+    return pairs_of(Seam.concat(parts), grid.tiling, agreement, last, cuts)
 
 
-def pairs_of(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None, cut_left: int) -> Found:
+def pairs_of(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None, cuts: Cuts) -> Found:
     """What `match` finds, as nodes and links."""
     pairs = match(seam, tiling, agreement, last_row)
     used = np.unique(np.concatenate([pairs.first, pairs.second, pairs.rival_first, pairs.rival_second]))
@@ -253,6 +289,7 @@ def pairs_of(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None,
         score=some.score,
         area=area[used],
         cut_left=some.cut & ~some.open_sides,
+        cut_kept=(some.cut & some.open_sides) > 0,
     )
     links = Links(
         first=seam.row[pairs.first],
@@ -263,7 +300,7 @@ def pairs_of(seam: Seam, tiling: Tiling, agreement: float, last_row: int | None,
         rival_common=pairs.rival_common,
     )
     own = len(seam) if last_row is None else int((seam.tile_row < last_row).sum())
-    return Found(nodes, links, own, cut_left)
+    return Found(nodes, links, own, cuts)
 
 
 def from_wkb(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:

@@ -25,6 +25,7 @@ class Nodes:
     score : (m,) in [0, 1].
     area : (m,) working px².
     cut_left : (m,) uint8 mask of the borders it touches beyond which no tile was kept.
+    cut_kept : (m,) bool, touches a border beyond which a kept tile sees on.
     """
 
     row: Index
@@ -34,6 +35,7 @@ class Nodes:
     score: npt.NDArray[np.float32]
     area: Values
     cut_left: npt.NDArray[np.uint8]
+    cut_kept: Flags
 
 
 @dataclass(frozen=True)

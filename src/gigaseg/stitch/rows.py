@@ -43,7 +43,8 @@ def stitched_run(layout: Layout, decided: Decided) -> pa.Table:
     end = decided.begin + len(decided.members)
     table = pa.concat_tables(part for _, part in layout.read(columns, decided.begin, end))
     united = unite_stored(layout, decided.union) if len(decided.union.row) else None
-    return stitched_table(table, layout.grid, layout.classes, decided, united)
+    with layout.blamed(decided.begin, end):
+        return stitched_table(table, layout.grid, layout.classes, decided, united)
 
 
 def stitched_table(
@@ -113,8 +114,12 @@ def _scaled_wkb(column: pa.ChunkedArray, scale: tuple[float, float]) -> pa.Array
     data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].copy()
     offsets = offsets - offsets[0]
     start = offsets[:-1].astype(np.int64)
-    header = data[start[:, None] + np.arange(9)]  # byte order, type, rings: all that tells the simple case
+    header = data[
+        np.minimum(start[:, None] + np.arange(9), len(data) - 1)
+    ]  # byte order, type, rings: all that tells the simple case
     simple = (header == np.array([1, 3, 0, 0, 0, 1, 0, 0, 0], np.uint8)).all(axis=1)
+    points = data[np.minimum(start[:, None] + np.arange(9, 13), len(data) - 1)].copy().view("<u4").reshape(-1)
+    simple &= np.diff(offsets) == _WKB_HEADER + 16 * points.astype(np.int64)  # shapely tells what a damaged one lacks
     of_header = np.zeros(len(data), bool)
     for byte in range(_WKB_HEADER):
         of_header[start[simple] + byte] = True

@@ -19,9 +19,6 @@ Index = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-_TOUCH = 1e-6
-"""Working px. Without overlap, outlines that end this near to the seam count as ending on it."""
-
 
 @dataclass(frozen=True)
 class Seam:
@@ -87,17 +84,16 @@ def reaches(
 
     Notes
     -----
-    With overlap the common area must be positive; without, the box must touch the seam.
+    With overlap the common area must be positive; without, the box must end on the seam.
     """
     tiling = grid.tiling
     near = np.zeros(len(box), bool)
     # a box far from its tile's borders reaches nowhere: the eight neighbours are looked up for the others alone
     start = np.column_stack([tile_col, tile_row]) * float(tiling.stride)
-    margin = tiling.overlap if tiling.overlap else _TOUCH
-    outer = np.flatnonzero(((box[:, :2] <= start + margin) | (box[:, 2:] >= start + tiling.tile - margin)).any(axis=1))
+    inner = start + tiling.overlap, start + tiling.tile - tiling.overlap
+    outer = np.flatnonzero(((box[:, :2] <= inner[0]) | (box[:, 2:] >= inner[1])).any(axis=1))
     kept = np.pad(grid.kept, 1)
     box, row, col = box[outer], np.asarray(tile_row)[outer], np.asarray(tile_col)[outer]
-    slack = 0.0 if tiling.overlap else _TOUCH
     found = np.zeros(len(outer), bool)
     for down in (-1, 0, 1):
         for along in (-1, 0, 1):
@@ -106,7 +102,7 @@ def reaches(
             x, y = (col + along) * float(tiling.stride), (row + down) * float(tiling.stride)
             width = np.minimum(box[:, 2], x + tiling.tile) - np.maximum(box[:, 0], x)
             height = np.minimum(box[:, 3], y + tiling.tile) - np.maximum(box[:, 1], y)
-            meets = (width > -slack) & (height > -slack)
+            meets = (width > 0) & (height > 0) if tiling.overlap else (width >= 0) & (height >= 0)
             found |= meets & kept[row + down + 1, col + along + 1]
     near[outer] = found
     return near

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
+from gigaseg.errors import ConfigError
 from gigaseg.files import parquet_writer
 from gigaseg.instances.table import (
     PLAIN_COLUMNS,
@@ -23,7 +24,7 @@ from gigaseg.instances.table import (
     with_geo_metadata,
 )
 from gigaseg.runner import open_runner
-from gigaseg.stitch.blocks import Found, cut_into_blocks, find_pairs, pairs_of, scan
+from gigaseg.stitch.blocks import Cuts, Found, cut_into_blocks, find_pairs, pairs_of, scan
 from gigaseg.stitch.decisions import Decisions
 from gigaseg.stitch.frontier import Frontier, gather
 from gigaseg.stitch.merge import Links, Nodes, Plan, plan
@@ -56,6 +57,7 @@ class StitchCounts:
     dropped : objects that gave way to a contradicting one.
     skipped : joins left out because they would have put two whole instances of one tile together.
     cut : instances left with an edge at a tile border beyond which no tile was kept.
+    unmatched : tile instances that touch a border beyond which a kept tile sees on, where nothing was joined to them.
     unconfirmed : joins along seams of tiles without overlap, where no data can confirm them.
     """
 
@@ -69,6 +71,7 @@ class StitchCounts:
     dropped: int
     skipped: int
     cut: int
+    unmatched: int
     unconfirmed: int
 
 
@@ -101,7 +104,7 @@ def stitch_instances(instances: Instances, grid: Grid, agreement: float = 0.5) -
         score=instances.score[near],
         prompt=instances.prompt[near],
     )
-    found = pairs_of(seam, tiling, agreement, None, int(((instances.cut & ~sides) > 0).sum()))
+    found = pairs_of(seam, tiling, agreement, None, Cuts.of(instances.cut, sides))
     tally, decisions = _Tally(len(instances), tiling.overlap), Decisions(len(instances))
     tally.found(found)
     _decide(*gather([(found.nodes, found.links)]), agreement, decisions, tally)
@@ -144,8 +147,10 @@ def stitch(
     FormatError
         An input is missing, partial or of another slide or grid.
     ConfigError
-        No cluster answers, or `workers` or `scheduler` is not accepted.
+        No cluster answers, or `workers`, `scheduler` or `block` is not accepted.
     """
+    if block < 1:
+        raise ConfigError(f"--block is {block}, accepted: a whole number >= 1")
     kept = Grid.read(grid)
     layout, metadata = scan(shards, kept, grid)
     tally, decisions, frontier = _Tally(len(layout), kept.tiling.overlap), Decisions(len(layout)), Frontier()
@@ -175,6 +180,8 @@ def stitch(
         log.warning("tiles do not overlap: %d joins along seams cannot be confirmed", counts.unconfirmed)
     if counts.conflicts:
         log.warning("%d pairs of objects contradict each other; %d objects dropped", counts.conflicts, counts.dropped)
+    if counts.unmatched and kept.tiling.overlap:
+        log.warning("%d instances are cut at a seam, and nothing beyond it was joined to them", counts.unmatched)
     return counts
 
 
@@ -197,8 +204,8 @@ class _Tally:
         self.numbers.update(tile_instances=rows, instances=rows)
 
     def found(self, found: Found) -> None:
-        """Count what a block found; without what becomes of it, all is single and cut."""
-        self.numbers.update(single=found.reaching, cut=found.cut_left)
+        """Count what a block found; without what becomes of it, all is single, cut and unmatched."""
+        self.numbers.update(single=found.reaching, cut=found.cuts.left, unmatched=found.cuts.kept)
 
     def decided(self, nodes: Nodes, links: Links, outcome: Plan) -> None:
         """Count what becomes of some objects."""
@@ -216,6 +223,7 @@ class _Tally:
             dropped=outcome.dropped,
             skipped=outcome.skipped,
             cut=int((outcome.cut_left > 0).sum()) - int((nodes.cut_left[lost] > 0).sum()),
+            unmatched=-int(nodes.cut_kept[lost].sum()),
             unconfirmed=0 if self.overlap else joined,
         )
 
