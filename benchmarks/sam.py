@@ -2,8 +2,10 @@
 
 One run measures both. On a CPU the figures are CPU seconds (user and system) of one thread, which other work on the
 machine disturbs less than the clock; on a GPU seconds by the clock between synchronisations, and the share of the
-matrix rate that the same card reaches in a plain product of 8192 x 8192. Weights are random unless --checkpoint is
-given, which also measures what local decoding changes in the masks (dsb2018 val in --data or GIGASEG_DATA).
+matrix rate that the same card reaches in a plain product of 8192 x 8192; operations are counted on segment-anything's
+modules. Weights are random unless --checkpoint is given, which also measures what bf16 and local decoding change in the
+masks (dsb2018 val in --data or GIGASEG_DATA). Local decoding end to end is measured there only, since masks of random
+weights fill their windows, and those are decoded again in larger ones.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,21 +85,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="one repeat, few prompts: shows that it works")
-    parser.add_argument("--checkpoint", help="name or file: also compare local with full decoding on dsb2018 val")
+    parser.add_argument("--checkpoint", help="name or file: also compare its masks in bf16 and in windows, dsb2018 val")
     default = os.environ.get("GIGASEG_DATA") or HERE.parent.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(default), help="folder with dsb2018")
+    parser.add_argument("--images", type=int, default=10_000, help="of dsb2018 val at most (default: all)")
+    parser.add_argument("--only-masks", action="store_true", help="leave out the figures of speed")
     parser.add_argument("--out", type=Path, help="page to write (benchmarks/results/sam.md, or sam_cuda.md)")
     options = parser.parse_args()
     machine = Machine(options.device, options.quick)
     if not machine.gpu:
         torch.set_num_threads(1)
     sections = []
-    with torch.inference_mode():
-        sections.append(("Encoder", encoders(machine)))
-        sections.append(("Decoder, ms a prompt", decoders(machine)))
-        sections.append(("End to end: tile in, cropped masks out", end_to_end(machine)))
+    if not options.only_masks:
+        with torch.inference_mode():
+            sections.append(("Encoder", encoders(machine)))
+            sections.append(("Decoder, ms a prompt", decoders(machine)))
+            sections.append(("End to end: tile in, cropped masks out", end_to_end(machine)))
     if options.checkpoint:
-        sections.append(("Local decoding beside full decoding, dsb2018 val", local_decoding(machine, options)))
+        kept = objects_of(options, Backend.open(options.checkpoint).config.patch)
+        sections.append(("Masks in half precision beside fp32, dsb2018 val", half_precision(options, kept)))
+        sections.append(("Local decoding beside full decoding, dsb2018 val", local_decoding(machine, options, kept)))
     text = page(machine, sections)
     target = options.out or HERE / "results" / ("sam_cuda.md" if machine.gpu else "sam.md")
     target.write_text(text, encoding="utf-8")
@@ -113,9 +121,7 @@ def encoders(machine: Machine) -> list[dict]:
     for name, side, batch in cases:
         encoder = machine.model(name).image_encoder
         images = torch.randn(batch, 3, side, side, device=machine.device)
-        with FlopCounterMode(display=False) as counter:
-            encode(encoder, images[:1])
-        flops = counter.get_total_flops()
+        flops = operations(name, side)
         own_size = side == CONFIGS[name].image_size
         for precision in PRECISIONS:
             with machine.precision(precision):
@@ -135,6 +141,14 @@ def encoders(machine: Machine) -> list[dict]:
                 }
             )
     return rows
+
+
+def operations(name: str, side: int) -> int:
+    """Floating-point operations of the encoder for one image, attention with them; nothing is computed."""
+    encoder = build(replace(CONFIGS[name], image_size=side), "meta").image_encoder
+    with FlopCounterMode(display=False) as counter:
+        encoder(torch.empty(1, 3, side, side, device="meta"))
+    return counter.get_total_flops()
 
 
 def decoders(machine: Machine) -> list[dict]:
@@ -198,12 +212,12 @@ def end_to_end(machine: Machine) -> list[dict]:
         for precision, dtype in PRECISIONS.items():
             own = Backend(backend.model, backend.config, {}, machine.device, dtype)
 
-            def ours(window=None, own=own):
-                return own.masks(own.encode(image), sets, (side, side), window=window, grow=False).cpu()  # noqa: B023
+            def ours(own=own):
+                return own.masks(own.encode(image), sets, (side, side)).cpu()  # noqa: B023
 
             with machine.precision(precision):
                 slow = machine.seconds(theirs, 1)
-            fast, local = machine.seconds(ours), machine.seconds(lambda: ours(16))
+            fast = machine.seconds(ours)
             rows.append(
                 {
                     "model": name,
@@ -213,54 +227,114 @@ def end_to_end(machine: Machine) -> list[dict]:
                     "reference s": slow,
                     "ours s": fast,
                     "times faster": slow / fast,
-                    "window 16 s": local,
-                    "window 16, times faster": slow / local,
                 }
             )
     return rows
 
 
-def local_decoding(machine: Machine, options) -> list[dict]:
-    """Masks of centre points and exact boxes, by window: IoU with full decoding and with the annotation."""
+@dataclass(frozen=True)
+class Scene:
+    """A tile (1, 3, side, side) uint8, its objects (n, pixels) bool, and what prompts for them."""
+
+    tile: torch.Tensor
+    truth: np.ndarray
+    prompts: dict
+
+    @property
+    def side(self) -> int:
+        """Of the tile, px."""
+        return self.tile.shape[2]
+
+
+def objects_of(options, patch: int) -> list[Scene]:
+    """Images of dsb2018 val with their objects."""
     from PIL import Image
 
-    backend = Backend.open(options.checkpoint, options.device)
     folder = options.data / "dsb2018"
     with (folder / "index.tsv").open() as stream:
         images = [row["image"] for row in csv.DictReader(stream, delimiter="\t") if row["split"] == "val"]
-    found = {}
-    for image in images[:: 8 if machine.quick else 1]:
+    found = []
+    for image in images[:: 8 if options.quick else 1][: options.images]:
         pixels = np.asarray(Image.open(folder / "images" / f"{image}.webp").convert("RGB"))
         labels = np.asarray(Image.open(folder / "labels" / f"{image}.png")).astype(np.int32)
-        side = min(pixels.shape[0], pixels.shape[1]) // backend.config.patch * backend.config.patch
+        side = min(pixels.shape[0], pixels.shape[1]) // patch * patch
         tile = torch.from_numpy(pixels[:side, :side].copy()).permute(2, 0, 1)[None]
         truth, places, boxes = prompts_of(labels[:side, :side])
-        if not len(truth):
-            continue
-        encoded = backend.encode(tile)
         none = torch.zeros(len(truth), dtype=torch.int64)
-        for kind, sets in (("centre point", point_sets(none, places)), ("exact box", box_sets(none, boxes))):
+        if len(truth):
+            prompts = {"centre point": point_sets(none, places), "exact box": box_sets(none, boxes)}
+            found.append(Scene(tile, truth, prompts))
+    return found
+
+
+def half_precision(options, scenes: list[Scene]) -> list[dict]:
+    """Masks in bf16 (and fp16 on a GPU): IoU with those in fp32, and of both with the annotation."""
+    halves = ("bf16", "fp16") if options.device.startswith("cuda") else ("bf16",)
+    backends = {name: Backend.open(options.checkpoint, options.device, precision=name) for name in ("fp32", *halves)}
+    found = {}
+    for scene in scenes:
+        for kind, sets in scene.prompts.items():
+            area = {}
+            for name, backend in backends.items():
+                masks = backend.masks(backend.encode(scene.tile), sets, (scene.side, scene.side))
+                area[name] = painted(masks.cpu(), scene.side)
+            for name in halves:
+                entry = found.setdefault((kind, name), [[], [], []])
+                entry[0].append(iou(area[name], area["fp32"]))
+                entry[1].append(iou(area[name], scene.truth))
+                entry[2].append(iou(area["fp32"], scene.truth))
+    return [
+        {
+            "prompt": kind,
+            "precision": name,
+            "objects": len(np.concatenate(entry[0])),
+            **likeness("fp32", entry[0]),
+            "IoU with annotation": mean(entry[1]),
+            "of fp32": mean(entry[2]),
+        }
+        for (kind, name), entry in found.items()
+    ]
+
+
+def mean(parts: list[np.ndarray]) -> float:
+    return float(np.concatenate(parts).mean())
+
+
+def likeness(other: str, parts: list[np.ndarray]) -> dict:
+    return {
+        f"IoU with {other}": mean(parts),
+        "share with IoU >= 0.99": mean([part >= 0.99 for part in parts]),
+        "share with IoU >= 0.95": mean([part >= 0.95 for part in parts]),
+    }
+
+
+def local_decoding(machine: Machine, options, scenes: list[Scene]) -> list[dict]:
+    """Masks by window, as `prompted` makes them: IoU with full decoding, and of both with the annotation."""
+    backend = Backend.open(options.checkpoint, options.device)
+    found = {}
+    for scene in scenes:
+        encoded = backend.encode(scene.tile)
+        for kind, sets in scene.prompts.items():
             full = None
             for window in (None, *WINDOWS):
                 start = machine.clock()
-                masks = backend.masks(encoded, sets, (side, side), window=window).cpu()
+                masks = backend.masks(encoded, sets, (scene.side, scene.side), window=window).cpu()
                 seconds = machine.clock() - start
-                area = painted(masks, side)
+                area = painted(masks, scene.side)
                 full = area if window is None else full
                 entry = found.setdefault((kind, window), [[], [], 0.0, 0])
                 entry[0].append(iou(area, full))
-                entry[1].append(iou(area, truth))
+                entry[1].append(iou(area, scene.truth))
                 entry[2] += seconds
-                entry[3] += len(truth)
+                entry[3] += len(scene.truth)
     slow = {kind: entry[2] / entry[3] for (kind, window), entry in found.items() if window is None}
     return [
         {
             "prompt": kind,
             "window": "full" if window is None else f"{window} cells = {window * backend.config.patch} px",
             "objects": entry[3],
-            "IoU with full decoding": float(np.concatenate(entry[0]).mean()),
-            "share with IoU > 0.95": float((np.concatenate(entry[0]) > 0.95).mean()),
-            "IoU with annotation": float(np.concatenate(entry[1]).mean()),
+            **likeness("full decoding", entry[0]),
+            "IoU with annotation": mean(entry[1]),
             "ms a prompt": 1e3 * entry[2] / entry[3],
             "times faster": slow[kind] / (entry[2] / entry[3]),
         }
@@ -269,7 +343,7 @@ def local_decoding(machine: Machine, options) -> list[dict]:
 
 
 def prompts_of(labels: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-    """Objects (n, pixels) bool, a point deep inside each (n, 2), and their boxes (n, 4) as pixel indices."""
+    """Objects (n, pixels) bool, a place deep inside each (n, 2), and their boxes (n, 4) half-open."""
     from scipy import ndimage
 
     truth, places, boxes = [], [], []
@@ -277,8 +351,8 @@ def prompts_of(labels: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tens
         mask = labels == label
         y, x = np.nonzero(mask)
         depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-        places.append(np.unravel_index(depth.argmax(), depth.shape)[::-1])
-        boxes.append((x.min(), y.min(), x.max(), y.max()))
+        places.append(np.add(np.unravel_index(depth.argmax(), depth.shape)[::-1], 0.5))  # the pixel's centre
+        boxes.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
         truth.append(mask.ravel())
     as_tensor = [torch.tensor(np.array(a, dtype=np.float32).reshape(-1, k)) for a, k in ((places, 2), (boxes, 4))]
     return np.array(truth), *as_tensor

@@ -52,6 +52,20 @@ def test_the_schema_file_is_the_one_the_dataclasses_make():
         (preset(export=["geojsn"]), ["unknown format 'geojsn'", "did you mean 'geojson'?"]),
         (preset(segmenter={"name": "watershd"}), ["unknown segmenter 'watershd'", "did you mean 'watershed'?"]),
         (preset(segmenter={"options": {"nope": 1}}), ["unknown option 'nope'"]),
+        (
+            preset(segmenter={"name": "prompted", "options": {"window": -3}}),
+            ["option 'window' is -3", "from 0 to 1024"],
+        ),
+        (
+            preset(segmenter={"name": "everything", "options": {"points_per_side": 0}}),
+            ["presets.nuclei.segmenter: ", "option 'points_per_side' is 0", "from 1 to 1024"],
+        ),
+        (
+            preset(segmenter={"name": "prompted", "options": {"polygons_as": "dots"}}),
+            ["'dots', accepted: box, mask, points"],
+        ),
+        (preset(segmenter={"name": "prompted", "options": {"precision": "fp8"}}), ["'fp8', accepted: auto, fp32"]),
+        (preset(segmenter={"overlaps": "both"}), ["segmenter.overlaps is 'both', accepted: exclusive, keep or null"]),
         (preset(segmenter={"name": "annotations"}, object_diameter=8), ["takes any size"]),
         ({"report": {"grid_color": "red"}}, ["report.grid_color is 'red'", "#rrggbb"]),
         ({"presets": {}}, ["presets is empty"]),

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
 LAYERS = [
     {"errors", "geometry", "processes"},
+    {"devices"},
     {"files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},
@@ -33,7 +34,7 @@ LAYERS = [
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
-MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "instances.segment", "instances.tile")
+MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "devices", "instances.segment", "instances.tile")
 
 
 def layer_of(name):

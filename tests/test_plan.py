@@ -201,6 +201,16 @@ def test_the_content_of_a_checkpoint_counts_not_its_name(cohort, tmp_path):
         make_plan(prompted_cohort(cohort, tmp_path, checkpoint="vit_x"))
 
 
+def test_the_published_base_of_a_checkpoint_of_changes_is_fetched_with_it(cohort, tmp_path):
+    card = json.dumps({"base": {"name": "vit_b", "sha256": "0" * 64}})
+    header = json.dumps({"__metadata__": {"gigaseg": card}}).encode()
+    delta = tmp_path / "delta.safetensors"
+    delta.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert make_plan(prompted_cohort(cohort, tmp_path, checkpoint=str(delta))).checkpoints == [str(delta), "vit_b"]
+    delta.write_bytes(len(header).to_bytes(8, "little") + header.replace(b"vit_b", b"x.pth"))
+    assert make_plan(prompted_cohort(cohort, tmp_path, checkpoint=str(delta))).checkpoints == [str(delta)]
+
+
 def test_planning_a_prompted_cohort_loads_no_torch(cohort, tmp_path):
     content = prompted_cohort(cohort, tmp_path, checkpoint="vit_b")
     code = f"import sys; from gigaseg.plan import make_plan; make_plan({content!r}); print('torch' in sys.modules)"

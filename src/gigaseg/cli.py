@@ -3,7 +3,7 @@
 Exit codes: 0 done; 2 a mistake the user can mend, told in one line (a line a mistake); 1 a bug or a fault of the
 machine, with a traceback. With ``--record-failure`` (the workflow's way) a user's mistake becomes a failure record in
 place of the outputs and the exit code is 0, so that the other slides of a cohort go on; only missing or unfit model
-weights, which are no slide's own, stop the job with 2.
+weights and a device that is not there, which are no slide's own, stop the job with 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gigaseg import __version__
 from gigaseg.commands import COMMANDS, Command
-from gigaseg.errors import CheckpointError, UpstreamFailure, UserError, one_line
+from gigaseg.errors import CheckpointError, DeviceError, UpstreamFailure, UserError, one_line
 
 log = logging.getLogger("gigaseg")
 
@@ -80,8 +80,8 @@ def _run_step(command: Command, args: argparse.Namespace) -> None:
         try:
             command.run(args)
         except UserError as error:
-            # weights are missing for every slide alike, and once they are there the job must run again
-            if not args.record_failure or isinstance(error, CheckpointError):
+            # weights or a GPU are missing for every slide alike, and once they are there the job must run again
+            if not args.record_failure or isinstance(error, CheckpointError | DeviceError):
                 raise
             step, reason = args.command, one_line(error)
             if isinstance(error, UpstreamFailure):

@@ -47,9 +47,9 @@ class SegmenterConfig:
     )
     device: str = key("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU when there is one")
     batch_size: int = key(8, "tiles per batch; results are the same for the same batch size", low=1, high=4096)
-    overlaps: str = key(
-        "exclusive",
-        "exclusive: within a tile the higher score keeps shared pixels; keep: masks may overlap",
+    overlaps: str | None = key(
+        None,
+        "exclusive: within a tile the higher score keeps shared pixels; keep: masks may overlap; null: the card's",
         choices=("exclusive", "keep"),
     )
     options: dict[str, Any] = key(dict, "the segmenter's own options, see its card")
@@ -286,7 +286,7 @@ def _show(value: Any) -> str:
 def accepted(hint: Any, spec: Field[Any]) -> str:
     """Words for what a key accepts."""
     if spec.metadata.get("choices"):
-        return ", ".join(spec.metadata["choices"])
+        return ", ".join(spec.metadata["choices"]) + (" or null" if type(None) in get_args(hint) else "")
     optional = type(None) in get_args(hint)
     kind = next((arg for arg in get_args(hint) if arg is not type(None)), hint) if optional else hint
     low, high = spec.metadata["low"], spec.metadata["high"]

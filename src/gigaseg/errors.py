@@ -40,6 +40,10 @@ class CheckpointError(UserError):
     """Model weights are missing, damaged, unsafe to read, or do not fit."""
 
 
+class DeviceError(UserError):
+    """What computes is not on this machine, or lacks something: a GPU that was asked for, a compiler."""
+
+
 class UpstreamFailure(UserError):
     """An input of this step is the failure record of an earlier one.
 

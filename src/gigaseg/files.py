@@ -10,10 +10,12 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ if TYPE_CHECKING:  # imported where tables are used: processes that only read a 
 METADATA_KEY = b"gigaseg"
 _RECORD_FORMAT = "gigaseg/failure/1"
 _MAX_RECORD_BYTES = 65536
+_ABANDONED = 86400
+"""Seconds after which a scratch folder of another machine counts as left behind."""
 
 
 @contextmanager
@@ -51,14 +55,27 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def scratch(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` for what a step puts aside; it is removed when the block ends.
 
-    What a killed process left behind is removed by the next that makes a folder for the same `path`.
+    What a killed process left behind is removed by the next that makes a folder for the same `path`: at once on the
+    same machine, and after a day without a change on another one, whose processes cannot be asked.
     """
-    folder = _temporary(Path(path).with_name(Path(path).name + ".scratch"))
+    target = Path(path).with_name(Path(path).name + ".scratch")
+    folder = _temporary(target)
+    for left in target.parent.glob(f".*.*.{glob.escape(target.name)}"):
+        if left != folder and _last_change(left) < time.time() - _ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_change(folder: Path) -> float:
+    """Latest change of a folder and what lies in it, s since the epoch; inf when it is gone meanwhile."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:
+        return math.inf
 
 
 def _temporary(target: Path) -> Path:
@@ -190,6 +207,13 @@ def read_metadata(path: str | Path, format: str) -> dict[str, Any]:
     if metadata.get("format") != format:
         raise FormatError(f"{path}: format is '{metadata.get('format')}', expected '{format}'; run the step again")
     return metadata
+
+
+def require_columns(path: str | Path, wanted: Sequence[str], found: Sequence[str]) -> None:
+    """Raise FormatError when the table in `path` lacks a column."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise FormatError(f"{path}: no column {', '.join(missing)}; run the step that writes it again")
 
 
 def same_slide(expected: str, found: str, path: str | Path) -> None:

@@ -23,7 +23,7 @@ from gigaseg.sheet import BadRow, Row, read_sheet
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 1, "tile": 1, "prompt": 1, "segment": 1, "stitch": 1, "measure": 2, "export": 1,
+    "inspect": 1, "grid": 1, "tile": 1, "prompt": 2, "segment": 2, "stitch": 1, "measure": 3, "export": 1,
     "overview": 1, "aggregate": 2, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
@@ -65,10 +65,16 @@ class Plan:
 
     @property
     def checkpoints(self) -> list[str]:
-        """Model weights that the presets name, by themselves or by their segmenter's card; each once, sorted."""
+        """Model weights that the presets name, by themselves or by their segmenter's card; each once, sorted.
+
+        Published ones over which a checkpoint of changes was trained are among them.
+        """
+        from gigaseg.sam.downloads import checkpoint_sha256, named_base
+
         chosen = [preset.segmenter for preset in self.config.presets.values()]
         named = {segmenter.checkpoint or read_card(segmenter.name).checkpoint for segmenter in chosen}
-        return sorted(name for name in named if name)
+        bases = {named_base(name) for name in named if name}
+        return sorted({name for name in named if name} | {name for name in bases if name and checkpoint_sha256(name)})
 
 
 def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
@@ -135,6 +141,7 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
     segmenter = {
         **asdict(preset.segmenter),
         "options": card.complete(preset.segmenter.options),
+        "overlaps": preset.segmenter.overlaps or card.overlaps,
         "device": None,
         "checkpoint": None,  # its content counts, below
     }

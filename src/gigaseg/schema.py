@@ -49,6 +49,8 @@ def _property(hint: Any, spec: Field[Any]) -> dict[str, Any]:
     found = _scalar(kind, spec)
     if optional:
         found["type"] = [found["type"], "null"]
+        if "enum" in found:
+            found["enum"].append(None)
     return {"description": spec.metadata["help"], **found, "default": default_of(spec)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import logging
 from collections.abc import Sequence
@@ -20,6 +22,9 @@ from gigaseg.tiles.tiling import Tiling
 log = logging.getLogger(__name__)
 
 _CLASS_COLUMNS = ("classification", "class", "class_name", "label")
+FARTHEST = 1e12
+"""Largest coordinate of a side file, px or units of its CRS: what lies beyond is no place, and squares overflow."""
+
 UNCLASSIFIED = "object"
 """Class of a polygon that its file gives none."""
 
@@ -58,13 +63,16 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[s
         raise FormatError(f"{path}: {len(geometry)} features, none of them a polygon; expected polygons")
     geometry, classes_of = geometry[polygonal], class_names(frame, names)[polygonal]
     geometry, repaired = repair(geometry)
+    flat = shapely.is_empty(geometry)
     geometry = on_slide(geometry, info, tiling)
     left = ~shapely.is_empty(geometry)
+    if flat.all():
+        raise FormatError(f"{path}: none of its {len(flat)} polygons has an area; expected polygons")
     if not left.any():
         raise FormatError(f"{path}: none of its {len(left)} polygons lies on slide '{info.slide}'; wrong CRS or slide?")
     log.info(
-        "%s: %d polygons, %d repaired, %d not polygons, %d off the slide",
-        path, int(left.sum()), repaired, int((~polygonal).sum()), int((~left).sum()),
+        "%s: %d polygons, %d repaired, %d without area, %d not polygons, %d off the slide",
+        path, int(left.sum()), repaired, int(flat.sum()), int((~polygonal).sum()), int((~left & ~flat).sum()),
     )  # fmt: skip
     classes, index = np.unique(classes_of[left].astype(str), return_inverse=True)
     return Polygons(geometry[left], index.astype(np.int32), tuple(classes.tolist()))
@@ -81,7 +89,8 @@ def read_features(path: Path, info: SlideInfo, tiling: Tiling) -> tuple[Any, npt
     Raises
     ------
     FormatError
-        The file is missing or unreadable, or does not suit the slide's CRS.
+        The file is missing or unreadable, does not suit the slide's CRS, or holds a coordinate that is no number or
+        beyond `FARTHEST`.
     """
     frame = _read(path)
     if info.crs is not None and info.transform is not None:
@@ -99,8 +108,28 @@ def read_features(path: Path, info: SlideInfo, tiling: Tiling) -> tuple[Any, npt
             ) from error
         if not finite:
             raise FormatError(f"{path}: coordinates outside its CRS {frame.crs}; are they pixels?")
+    elif _names_crs(path, frame):
+        log.warning(
+            "%s: its CRS, %s, is not used: slide '%s' has none, so its coordinates are taken as level-0 px",
+            path, frame.crs.name, info.slide,
+        )  # fmt: skip
     geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
-    return frame, shapely.transform(shapely.force_2d(geometry), lambda xy: _to_working(xy, info, tiling))
+
+    def working(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        wrong = xy[~(np.abs(xy) <= FARTHEST)]
+        if len(wrong):
+            raise FormatError(f"{path}: holds the coordinate {wrong[0]:g}, accepted: up to {FARTHEST:g}")
+        return _to_working(xy, info, tiling)
+
+    return frame, shapely.transform(shapely.force_2d(geometry), working)
+
+
+def _names_crs(path: Path, frame: Any) -> bool:
+    """Whether the file itself says that its coordinates are places on the ground."""
+    if frame.crs is None or frame.crs.is_engineering:
+        return False
+    # without a word GeoJSON is in WGS 84, also where its numbers are pixels
+    return not (_is_json(path) and frame.crs.is_geographic and frame.crs.name.startswith("WGS 84"))
 
 
 def on_slide(geometry: npt.NDArray[np.object_], info: SlideInfo, tiling: Tiling) -> npt.NDArray[np.object_]:
@@ -119,9 +148,14 @@ def _read(path: Path) -> Any:
 
     if not path.is_file():
         raise FormatError(f"{path}: no such file; expected GeoJSON, GeoPackage or GeoParquet")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path}: empty file; expected GeoJSON, GeoPackage or GeoParquet")
     try:
+        array = _array_of_features(path)
         if path.suffix == ".parquet":
             frame = geopandas.read_parquet(path)
+        elif array is not None:
+            frame = geopandas.read_file(io.BytesIO(array))
         else:
             frame = geopandas.read_file(f"/vsigzip/{path}" if path.suffix == ".gz" else str(path))
     except Exception as error:  # GDAL, pyarrow and geopandas raise many kinds
@@ -131,6 +165,21 @@ def _read(path: Path) -> Any:
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise FormatError(f"{path}: a table without geometry; expected GeoJSON, GeoPackage or GeoParquet")
     return frame
+
+
+def _is_json(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith((".geojson", ".json"))
+
+
+def _array_of_features(path: Path) -> bytes | None:
+    """A bare array of features (an export of QuPath can be one) as a collection; None for any other file."""
+    if not _is_json(path):
+        return None
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        start = stream.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not start.startswith(b"["):
+            return None
+        return b'{"type": "FeatureCollection", "features": ' + start + stream.read() + b"}"
 
 
 def class_names(frame: Any, names: Sequence[str] = _CLASS_COLUMNS) -> npt.NDArray[np.object_]:

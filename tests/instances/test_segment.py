@@ -1,5 +1,6 @@
 """The segment step gives the same bytes whatever was killed, resumed or split between processes."""
 
+import re
 import subprocess
 import sys
 import time
@@ -7,10 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from gigaseg.cli import main
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
 from gigaseg.errors import FormatError, SegmenterError
 from gigaseg.instances.segment import segment
 from gigaseg.instances.table import read_instances
+from gigaseg.sam.downloads import OFFICIAL, Official
 from gigaseg.slides.inspect import inspect
 from gigaseg.testing import synthetic_slide
 from gigaseg.tiles.grid import Grid, grid
@@ -174,3 +177,33 @@ def test_the_metadata_says_how_the_instances_were_made(slide, undisturbed):
     assert metadata["outlines"] == "pixels"
     assert metadata["grid"] == {**Grid.read(slide / "grid.parquet").tiling.to_dict(), **metadata["grid"]}
     assert metadata["options"]["diameter_um"] > 0
+
+
+def command(slide, out, *options):
+    paths = [str(slide / "slide.json"), str(slide / "grid.parquet"), "--out", str(out)]
+    return ["segment", *paths, "--segmenter", "everything", *options, "--record-failure"]
+
+
+def test_another_file_under_the_name_of_published_weights_stops_the_job(slide, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GIGASEG_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setitem(OFFICIAL, "test", Official("test.pth", "http://127.0.0.1:9/", "0" * 64, 4, "CC0"))
+    for content, found in ((b"junk!", "5 bytes, expected 4"), (b"junk", f"sha256 [0-9a-f]{{64}}, expected {'0' * 64}")):
+        (tmp_path / "test.pth").write_bytes(content)
+        assert main(command(slide, tmp_path / "o.parquet", "--checkpoint", "test")) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert re.fullmatch(
+            f"gigaseg segment: checkpoint is 'test', but .*test.pth is another file: {found}; "
+            "run: gigaseg checkpoints test",
+            told,
+        )
+    assert not (tmp_path / "o.parquet").exists(), "no slide's failure"
+
+
+@pytest.mark.parametrize("device", ["cuda:97", "gpu"])
+def test_a_device_that_is_not_there_stops_the_job(slide, tmp_path, device, capsys):
+    (tmp_path / "own.pth").write_bytes(b"not even looked at")
+    options = ["--checkpoint", str(tmp_path / "own.pth"), "--device", device]
+    assert main(command(slide, tmp_path / "o.parquet", *options)) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"gigaseg segment: device is '{device}', accepted on this machine: auto, cpu")
+    assert not (tmp_path / "o.parquet").exists()

@@ -1,5 +1,8 @@
 """From a segmenter's masks to rows: disjoint where wanted, clipped to the slide, cut bits right."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -25,6 +28,16 @@ def test_the_higher_score_keeps_shared_pixels_and_the_first_among_equals():
     shared = found([(0, 0, 10, 10), (5, 0, 15, 10), (12, 0, 20, 10)], [0.5, 0.9, 0.9])
     assert [g.bounds for g in rows(shared).geometry] == [(0, 0, 5, 10), (5, 0, 15, 10), (15, 0, 20, 10)]
     assert [g.area for g in rows(shared, exclusive=False).geometry] == [100, 100, 80]
+
+
+def test_it_is_counted_who_lost_all_pixels_and_who_had_none_on_the_slide():
+    counts = Counter()
+    masks = found([(0, 0, 10, 10), (2, 2, 5, 5), (55, 0, 60, 10)], [0.9, 0.1, 0.5])
+    tile_rows(masks, TILING.get(0, 0), TILING, ("a",), exclusive=True, counts=counts)
+    assert counts == {"instances": 2, "lost_to_others": 1, "empty": 0}
+    told = replace(masks, left_out={"empty": 3, "below_min_score": 4})
+    tile_rows(told, TILING.get(1, 1), TILING, ("a",), exclusive=False, counts=counts)
+    assert counts == {"instances": 4, "lost_to_others": 1, "empty": 4, "below_min_score": 4}
 
 
 def test_a_mask_that_loses_all_its_pixels_is_left_out_with_its_row():

@@ -1,6 +1,10 @@
 """measure end to end: columns, regions, summaries, memory."""
 
 import json
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +14,7 @@ import shapely
 
 from gigaseg.config import MeasureConfig
 from gigaseg.errors import ConfigError, FormatError, SlideError
+from gigaseg.files import with_metadata
 from gigaseg.measure.measure import measure
 from gigaseg.measure.regions import Regions
 from gigaseg.testing.labels import label_image
@@ -112,6 +117,44 @@ def test_a_cluster_gives_the_same_bytes(wide_slide):
     expected = measured(wide_slide, block=20)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         assert measured(wide_slide, block=20, scheduler=cluster.scheduler_address) == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(wide_slide):
+    from distributed import LocalCluster
+
+    expected = measured(wide_slide, block=1)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        nanny = next(iter(cluster.workers.values()))
+        victim = cluster.scheduler.workers[nanny.worker_address]
+        done, killed = threading.Event(), threading.Event()
+
+        def kill_in_the_middle():
+            while not done.is_set():
+                if victim.processing:
+                    os.kill(nanny.pid, signal.SIGKILL)
+                    killed.set()
+                    return
+                time.sleep(0.0005)
+
+        killer = threading.Thread(target=kill_in_the_middle)
+        killer.start()
+        found = measured(wide_slide, block=1, scheduler=cluster.scheduler_address)
+        done.set()
+        killer.join()
+    assert killed.is_set()
+    assert found == expected
+
+
+def test_the_median_is_always_there_and_cuts_without_a_counterpart_are_flagged(slide_files):
+    labels = label_image("nuclei", (100, 100), 1)
+    files = slide_files(image_of(labels), labels)
+    table = pq.read_table(files.instances)
+    metadata = {**json.loads(table.schema.metadata[b"gigaseg"]), "stitch": {"unmatched": len(table)}}
+    pq.write_table(with_metadata(table, metadata), files.instances)
+    summary = measure(*files.inputs, config=MeasureConfig(quantiles=(0.1,)))
+    assert list(summary["measurements"]["area_um2"]) == ["mean", "sd", "q10", "q50"]
+    assert any("at a seam" in flag for flag in summary["flags"])
 
 
 def test_an_instance_beyond_the_slide_has_a_shape_and_no_pixels(slide_files):

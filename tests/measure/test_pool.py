@@ -1,6 +1,7 @@
 """Cohorts: rows of slides and regions, and distributions of all instances together in bounded memory."""
 
 import csv
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -152,3 +153,33 @@ def test_regions_have_rows_after_their_slide_and_failed_slides_one(tmp_path):
     assert table["area_um2_q95"].to_pylist() == [8, 8, 8, 8, None]
     assert table["area_um2_q5_a"].to_pylist() == [2, 2, 2, 2, None]
     assert table["region"].to_pylist() == [None, "tumour", "stroma", None, None]
+
+
+def test_the_pool_has_the_quantiles_of_the_summaries_and_the_median(tmp_path, caplog):
+    for name in ("a", "bad"):
+        write_measurements(tmp_path / name / "measurements.parquet")
+    content = summary(9)
+    content["measurements"]["area_um2"] = {"mean": 5.0, "sd": 1.0, "q2.5": 1.0, "q90": 8.0}
+    write_json(tmp_path / "a" / "summary.json", content)
+    write_failure(tmp_path / "bad" / "measurements.parquet", "grid", "no tissue")
+    write_failure(tmp_path / "bad" / "summary.json", "grid", "no tissue")
+    paths = [(name, tmp_path / name / "summary.json") for name in ("a", "bad")]
+    with caplog.at_level("INFO"):
+        aggregate(paths, tmp_path / "cohort.tsv", tmp_path / "cohort.parquet", pooled=tmp_path / "pool.tsv")
+    names = (tmp_path / "pool.tsv").read_text().splitlines()[0].split("\t")
+    assert names[-5:] == ["min", "q2.5", "q50", "q90", "max"]
+    assert "measurements of 1 slides pooled, 1 failed left out" in caplog.text
+
+
+def test_the_memory_of_a_cohort_does_not_grow_with_its_slides(tmp_path):
+    regions = {f"region {i}": 3 for i in range(20)}
+    write_json(tmp_path / "summary.json", summary(9, regions))
+    peak = []
+    for slides in (40, 160):
+        paths = [(f"{i}", tmp_path / "summary.json") for i in range(slides)]
+        tracemalloc.start()
+        aggregate(paths, tmp_path / "cohort.tsv", tmp_path / "cohort.parquet")
+        peak.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pq.read_metadata(tmp_path / "cohort.parquet").num_rows == 21 * slides
+    assert peak[1] < 1.2 * peak[0]

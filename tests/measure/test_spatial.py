@@ -2,20 +2,24 @@
 
 import tempfile
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
 
+from gigaseg.measure.delaunay import grains
+from gigaseg.measure.incircle import side_of_circle
 from gigaseg.measure.spatial import spatial, spatial_columns
 from gigaseg.measure.store import Store
 from gigaseg.runner import Runner
 from gigaseg.testing.array_slide import ArraySlide
 from gigaseg.tiles.foreground import Foreground
+from stitching import steady
 
 EVERYWHERE = Foreground(np.ones((10, 10), bool), (100.0, 100.0), "all")
 INFO = replace(ArraySlide(np.zeros((1, 1, 3), np.uint8)).info, unit="um", width=1000, height=1000)
@@ -45,12 +49,76 @@ def points_of(kind, n, seed):
     if kind == "ring":
         angle = rng.uniform(0, 2 * np.pi, n)
         return 500 + 400 * np.column_stack([np.cos(angle), np.sin(angle)]) + rng.normal(0, 0.5, (n, 2))
+    if kind == "rim":  # thin triangles with circles far larger than the slide
+        return np.column_stack([rng.uniform(0, 1000, n), 500 + rng.normal(0, 0.5, n)])
+    if kind == "far":  # two clusters and one point between
+        corner = rng.integers(0, 2, (n, 1)) * (970, 975)
+        return np.concatenate([rng.uniform(0, 20, (n, 2)) + corner, [[500, 500]]])
     return np.concatenate([rng.integers(0, 40, (n // 2, 2)) * 4.0, rng.uniform(0, 1000, (n - n // 2, 2))])
+
+
+def exact_degrees(place):
+    """Delaunay degrees of distinct whole-numbered points, by definition: pairs whose Voronoi cells share an edge."""
+    points = [tuple(map(int, point)) for point in place]
+    degree = np.zeros(len(points), int)
+    for i, a in enumerate(points):
+        for j in range(i):
+            b = points[j]
+            # centres of circles through both: middle + s * (perpendicular); each other point bounds s on one side
+            low, high, apart = None, None, True
+            for k, point in enumerate(points):
+                if k in (i, j):
+                    continue
+                x, y = point[0] - a[0], point[1] - a[1]
+                u, v = b[0] - a[0], b[1] - a[1]
+                free, slope = x * (x - u) + y * (y - v), 2 * (u * y - v * x)
+                if slope > 0:
+                    bound = Fraction(free, slope)
+                    high = bound if high is None else min(high, bound)
+                elif slope < 0:
+                    bound = Fraction(free, slope)
+                    low = bound if low is None else max(low, bound)
+                elif free < 0:  # on the line between them
+                    apart = False
+            if apart and (low is None or high is None or low < high):
+                degree[[i, j]] += 1
+    return degree
+
+
+@steady(60)
+@given(
+    st.sampled_from(["even", "clusters", "lattice", "ring", "mixed", "rim", "far"]),
+    st.integers(3, 40),
+    st.integers(0, 10**6),
+    st.sampled_from([(1.0, 1.0), (0.25, 0.5), (0.2517, 0.2517)]),
+    st.sampled_from([1, 5, ALL]),
+)
+def test_degrees_are_those_of_exact_arithmetic(kind, n, seed, size, block):
+    points = points_of(kind, n, seed)
+    place, first = np.unique(grains(points, size), axis=0, return_index=True)
+    assume(len(place) >= 3)
+    assume(np.linalg.matrix_rank(place - place[0]) == 2)
+    found = neighbourhoods(points[first], size, block=block)["delaunay_degree"]
+    assert found.tolist() == exact_degrees(place).tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**27), st.integers(0, 2**27)), min_size=4, max_size=4), st.integers(0, 27))
+def test_the_side_of_a_circle_is_told_without_rounding(points, bits):
+    points = np.array(points) >> bits
+    a, b, c, d = points.tolist()
+    rows = [(x - d[0], y - d[1], (x - d[0]) ** 2 + (y - d[1]) ** 2) for x, y in (a, b, c)]
+    (e, f, g), (h, i, j), (k, m, n) = rows
+    exact = e * (i * n - j * m) - f * (h * n - j * k) + g * (h * m - i * k)
+    expected = (exact > 0) - (exact < 0)
+    assert side_of_circle(*points[:, np.newaxis]).tolist() == [expected]
+    # a point of the circle itself, in whatever order: every rectangle has one
+    corners = np.array([a, [c[0], a[1]], c, [a[0], c[1]]])[:, np.newaxis]
+    assert side_of_circle(*corners).tolist() == [0]
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.sampled_from(["even", "clusters", "lattice", "ring", "mixed"]),
+    st.sampled_from(["even", "clusters", "lattice", "ring", "mixed", "rim", "far"]),
     st.integers(0, 250),
     st.integers(0, 10**6),
     st.sampled_from([(1.0, 1.0), (0.25, 0.5), (0.2517, 0.2517)]),
@@ -81,6 +149,17 @@ def test_neighbourhoods_are_those_of_all_pairs(n, block):
         pairs = np.concatenate([Delaunay(place).simplices[:, [i, (i + 1) % 3]] for i in range(3)])
         edges = np.unique(np.sort(pairs, axis=1), axis=0)
         assert found["delaunay_degree"].tolist() == np.bincount(edges.ravel(), minlength=n).tolist()
+
+
+@pytest.mark.parametrize("block", [ALL, 40])
+@pytest.mark.parametrize("kind", ["even", "clusters", "rim", "far"])
+def test_degrees_are_those_that_qhull_finds_where_rounding_decides_nothing(kind, block):
+    points = points_of(kind, 1500, 3)
+    place = np.unique(grains(points, (0.5, 0.5)), axis=0)
+    pairs = np.concatenate([Delaunay(place - place[0]).simplices[:, [i, (i + 1) % 3]] for i in range(3)])
+    edges = np.unique(np.sort(pairs, axis=1), axis=0)
+    found = neighbourhoods(place / 256, (0.5, 0.5), block=block)["delaunay_degree"]
+    assert found.tolist() == np.bincount(edges.ravel(), minlength=len(place)).tolist()
 
 
 @pytest.mark.parametrize("block", [ALL, 5])

@@ -1,11 +1,15 @@
 """What is put aside comes back, and goes when the step has ended."""
 
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gigaseg.errors import is_machine_fault
 from gigaseg.files import scratch
 from gigaseg.measure.store import Store
 
@@ -47,3 +51,24 @@ def test_what_a_killed_run_put_aside_is_removed_by_the_next(tmp_path):
     with scratch(tmp_path / "a.parquet") as folder:
         assert list(tmp_path.iterdir()) == [folder]
         assert list(folder.iterdir()) == []
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
+    old, new = (tmp_path / f".other-{age}.77.a.parquet.scratch" for age in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "x").write_text("aside")
+    day_ago = time.time() - 90_000
+    for path in (old, old / "x"):
+        os.utime(path, (day_ago, day_ago))
+    with scratch(tmp_path / "a.parquet"):
+        assert new.exists()
+        assert not old.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_the_machines_fault(tmp_path):
+    (tmp_path / "a").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        Store.create(tmp_path, 2**21, {"a": "f8"})
+    assert is_machine_fault(caught.value)

@@ -1,5 +1,6 @@
 """Prompt files as QuPath, QGIS and OpenStreetMap give them become points, boxes and outlines of objects."""
 
+import gzip
 import json
 
 import geopandas
@@ -8,7 +9,7 @@ import pytest
 import shapely
 
 from gigaseg.errors import ConfigError, FormatError
-from gigaseg.prompts.read import read_prompts
+from gigaseg.prompts.read import MOST_POINTS, read_prompts
 from gigaseg.prompts.table import BOX, MASK, NEGATIVE, POINT, POSITIVE, UNLABELLED
 from gigaseg.slides.inspect import inspect
 from gigaseg.testing import ArraySlide
@@ -144,6 +145,92 @@ def test_coordinates_are_level0_pixels_and_come_out_in_working_pixels(tmp_path):
     table = read_prompts(path, INFO, halved).table
     assert table.xy[0].tolist() == [5, 10]
     assert table.box[1].tolist() == [50, 20, 70, 30]
+
+
+def collection(*geometries):
+    return [{"type": "Feature", "geometry": g, "properties": {}} for g in geometries]
+
+
+DOT = {"type": "Point", "coordinates": [10, 20]}
+
+
+@pytest.mark.parametrize("name", ["p.geojson", "p.json", "p.geojson.gz"])
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf \n"])
+def test_a_bare_array_of_features_is_read_as_a_collection(tmp_path, name, before):
+    content = before + json.dumps(collection(DOT, {**DOT, "coordinates": [30, 40]})).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert read_prompts(tmp_path / name, INFO, TILING).table.xy.tolist() == [[10, 20], [30, 40]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"p\.geojson: empty file; expected GeoJSON"),
+        (b"[{", r"p\.geojson: cannot be read as polygons or points"),
+        (b"[]", r"p\.geojson: .*(0 features|cannot be read)"),
+        (
+            json.dumps(collection(DOT, {**DOT, "coordinates": [1e308, 5]})).encode(),
+            r"p\.geojson: holds the coordinate 1e\+308, accepted: up to 1e\+12",
+        ),
+        (
+            json.dumps(
+                collection(DOT, {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, -1e308], [0, 0]]]})
+            ).encode(),
+            r"p\.geojson: holds the coordinate -1e\+308",
+        ),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(tmp_path, content, words):
+    (tmp_path / "p.geojson").write_bytes(content)
+    with pytest.raises(FormatError, match=words) as caught:
+        read_prompts(tmp_path / "p.geojson", INFO, TILING)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_parts_of_a_multipoint_are_passed_over(tmp_path):
+    parts = shapely.from_wkt(
+        ["MULTIPOINT (EMPTY, (10 20), EMPTY, (30 40))", "MULTIPOINT (EMPTY, EMPTY)", "POINT (50 60)"]
+    )
+    geopandas.GeoDataFrame(geometry=parts, crs=None).to_parquet(tmp_path / "p.parquet")
+    found = read_prompts(tmp_path / "p.parquet", INFO, TILING)
+    assert found.table.xy.tolist() == [[10, 20], [30, 40], [50, 60]]
+    assert found.table.feature.tolist() == [0, 0, 2]
+    assert found.counts["other_features"] == 1
+
+
+def test_polygons_without_area_are_counted_apart_from_those_off_the_slide(read):
+    flat = shapely.Polygon([(10, 10), (50, 10), (30, 10)])
+    found = read((flat, {}), (shapely.box(0, 0, 9, 9), {}), (shapely.box(500, 0, 509, 9), {}))
+    assert found.counts["without_area"] == 1
+    assert len(found.off_slide) == 1
+    assert found.table.feature.tolist() == [1]
+    with pytest.raises(FormatError, match=r"p\.geojson: none of its 1 polygons has an area"):
+        read((flat, {}))
+
+
+def test_an_object_of_too_many_points_is_told(read):
+    places = np.random.default_rng(0).uniform(0, 300, (MOST_POINTS + 1, 2))
+    many = (shapely.MultiPoint(places), {"object": "roof"})
+    with pytest.raises(FormatError, match=r"object 'roof' \(feature 1\) has 257 points, accepted: up to 256"):
+        read(point(1, 1), many)
+    assert len(read((shapely.MultiPoint(places[1:]), {"object": "roof"})).table) == MOST_POINTS
+    assert len(read((shapely.MultiPoint(places), {})).table) == MOST_POINTS + 1, "objects of their own"
+    with pytest.raises(FormatError, match=r"object 'without a name' \(feature 0\) has 258 points"):
+        read(point(1, 1), (shapely.MultiPoint(places), {"label": 0}))
+
+
+@pytest.mark.parametrize(("crs", "warned"), [("EPSG:3857", True), (None, False)])
+@pytest.mark.parametrize("suffix", ["geojson", "gpkg", "parquet"])
+def test_a_crs_that_is_not_used_is_warned_of(tmp_path, caplog, crs, warned, suffix):
+    frame = geopandas.GeoDataFrame(geometry=[shapely.Point(10, 20)], crs=crs)
+    path = tmp_path / f"p.{suffix}"
+    frame.to_parquet(path) if suffix == "parquet" else frame.to_file(path)
+    assert len(read_prompts(path, INFO, TILING).table) == 1
+    said = [text for text in caplog.messages if "its CRS" in text]
+    assert len(said) == warned
+    if warned:
+        assert "p." + suffix in said[0]
+        assert "slide 'array' has none" in said[0]
 
 
 def test_a_geopackage_gives_the_same_as_geojson(tmp_path, read):

@@ -198,6 +198,18 @@ def test_cohort_of_failed_slides_only_and_without_records_gives_a_page(results):
     assert page.text("strong") == ["0", "3", "0"]
 
 
+def test_what_became_of_prompts_is_told_where_there_are_some(results):
+    page, _ = page_of(results)
+    assert not [text for text in page.text("caption") if "Prompts" in text]
+    summary = json.loads((results / "a" / "summary.json").read_text())
+    counts = {"objects": 1234, "instances": 1200, "empty": 0, "below_min_score": 0, "lost_to_others": 34}
+    write_json(results / "a" / "summary.json", {**summary, "prompts": {**counts, "file": {"off_slide": 77}}})
+    page, _ = page_of(results)
+    assert [text for text in page.text("caption") if "Prompts" in text]
+    assert {"Lost to others", "File off slide"} <= set(page.text("button"))
+    assert {"1,234", "34", "77"} <= set(page.text("td"))
+
+
 def test_unknown_columns_of_the_cohort_are_shown(results):
     path = results / "cohort.tsv"
     head, *rows = path.read_text().splitlines()

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from gigaseg.errors import CheckpointError
 from gigaseg.files import sha256_file
-from gigaseg.sam.checkpoints import read_delta, read_state, write_delta, write_state
+from gigaseg.sam.checkpoints import read_checkpoint, read_delta, read_state, write_delta, write_state
+from gigaseg.sam.downloads import named_base
 
 CARD = {"licence": "CC0", "metrics": {"iou": 0.83}, "note": "µm"}
 
@@ -124,7 +125,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path, name, content, told):
 
 
 def test_a_card_that_is_no_json_object_is_told(tmp_path):
-    for text, told in (("{", "damaged"), ("[1]", "card is no JSON object")):
+    for text, told in (("{", "damaged"), ("[1]", "card is no JSON object"), ("[" * 100_000, "damaged")):
         save_file(state(), tmp_path / "x.safetensors", metadata={"gigaseg": text})
         with pytest.raises(CheckpointError, match=told):
             read_state(tmp_path / "x.safetensors")
@@ -179,6 +180,57 @@ def test_deltas_are_not_stacked_and_lack_nothing(tmp_path):
         write_delta(path, {"bias": torch.zeros(60), "steps": torch.tensor(7)}, base, CARD)
     with pytest.raises(CheckpointError, match="names no base"):
         read_delta(base)
+
+
+@pytest.mark.parametrize("base", [3, None, {}, {"name": "vit_b"}, {"name": 1, "sha256": 2}])
+def test_a_card_whose_base_is_malformed_is_told(tmp_path, base):
+    write_state(tmp_path / "x.safetensors", state(), {"base": base})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: names no base"):
+        read_checkpoint(tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="holds changes over another"):
+        write_delta(tmp_path / "y.safetensors", state(), tmp_path / "x.safetensors", {})
+
+
+def test_a_relative_base_is_looked_for_beside_its_delta(tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    write_state(folder / "base" / "whole.safetensors", state(), {})
+    monkeypatch.chdir(tmp_path)
+    write_delta("weights/delta.safetensors", {**state(), "bias": torch.ones(60)}, "weights/base/whole.safetensors", {})
+    assert named_base(folder / "delta.safetensors") == "base/whole.safetensors"
+    folder.rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    for place in (tmp_path, tmp_path / "moved", tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        found, _ = read_delta(os.path.relpath(tmp_path / "moved" / "delta.safetensors"))
+        assert torch.equal(found["bias"], torch.ones(60))
+        assert torch.equal(found["weight"], state()["weight"])
+
+
+def test_a_delta_takes_its_configuration_from_its_base_unless_it_has_one(tmp_path):
+    from gigaseg.sam.model import load
+    from sam_models import TINY, random_model
+
+    model = random_model(TINY)
+    write_state(tmp_path / "base.safetensors", model.state_dict(), {"config": TINY.as_dict()})
+    write_delta(tmp_path / "plain.safetensors", model.state_dict(), tmp_path / "base.safetensors", {"licence": "CC0"})
+    assert read_delta(tmp_path / "plain.safetensors")[1]["config"] == TINY.as_dict()
+    assert load(tmp_path / "plain.safetensors").image_encoder.img_size == TINY.image_size
+    own = {**TINY.as_dict(), "name": "own"}
+    write_delta(tmp_path / "own.safetensors", model.state_dict(), tmp_path / "base.safetensors", {"config": own})
+    assert read_delta(tmp_path / "own.safetensors")[1]["config"]["name"] == "own"
+
+
+def test_the_base_of_a_delta_is_known_from_its_header_alone(tmp_path):
+    write_state(tmp_path / "whole.safetensors", state(), CARD)
+    write_state(tmp_path / "delta.safetensors", {}, {"base": {"name": "vit_b", "sha256": "0"}})
+    torch.save(state(), tmp_path / "x.pth")
+    (tmp_path / "half.safetensors").write_bytes((tmp_path / "delta.safetensors").read_bytes()[:20])
+    (tmp_path / "large.safetensors").write_bytes(b"\xff" * 8 + b"{}")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    found = {path.name: named_base(path) for path in tmp_path.iterdir()}
+    assert {name for name, base in found.items() if base} == {"delta.safetensors"}
+    assert found["delta.safetensors"] == "vit_b"
+    assert named_base(tmp_path / "none.safetensors") is None
 
 
 def test_a_model_is_read_from_a_delta(tmp_path):

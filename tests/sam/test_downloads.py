@@ -1,7 +1,9 @@
 """Fetching published checkpoints from a server that this test runs, and finding checkpoints by name."""
 
+import email.utils
 import hashlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -9,24 +11,36 @@ import pytest
 from gigaseg.cli import main
 from gigaseg.errors import CheckpointError
 from gigaseg.sam import downloads
-from gigaseg.sam.downloads import OFFICIAL, Official, checkpoint_path, fetch, shipped
+from gigaseg.sam.checkpoints import read_checkpoint
+from gigaseg.sam.downloads import OFFICIAL, Official, checked_sha256, checkpoint_path, fetch, shipped
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT with ranges; `limits` breaks that many replies off after so many bytes, `ranges` ignores them."""
+    """Serves CONTENT with ranges; `limits` breaks that many replies off after so many bytes, `ranges` ignores them.
+
+    `refusals` come first: each a status and what Retry-After says.
+    """
 
     limits: list[int]
     honours_ranges: bool
     status: int
     requests: list[str | None]
+    refusals: list[tuple[int, str | None]]
 
     def do_GET(self):
         wanted = self.headers.get("Range")
         self.requests.append(wanted)
         if self.status != 200:
             self.send_error(self.status)
+            return
+        if self.refusals:
+            status, wait = self.refusals.pop(0)
+            self.send_response(status)
+            if wait is not None:
+                self.send_header("Retry-After", wait)
+            self.end_headers()
             return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.honours_ranges else 0
         if start >= len(CONTENT):
@@ -50,7 +64,9 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """The handler class of a running server, whose file is the official checkpoint 'test'."""
-    handler = type("Own", (Handler,), {"limits": [], "honours_ranges": True, "status": 200, "requests": []})
+    handler = type(
+        "Own", (Handler,), {"limits": [], "honours_ranges": True, "status": 200, "requests": [], "refusals": []}
+    )
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
@@ -117,11 +133,74 @@ def test_another_files_content_is_removed_and_told(server, tmp_path):
 
 def test_a_server_that_keeps_breaking_off_is_told_and_what_came_is_kept(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "_ATTEMPTS", 2)
-    server.limits = [1000, 1000]
+    server.limits = [1000, 1000, 0]
     with pytest.raises(CheckpointError, match=r"cannot be fetched \(the connection ended early\)"):
         fetch("test")
     assert part(tmp_path).read_bytes() == CONTENT[:2000]
     assert fetch("test").read_bytes() == CONTENT
+
+
+def test_attempts_are_many_as_long_as_each_brings_something(server, monkeypatch):
+    monkeypatch.setattr(downloads, "_ATTEMPTS", 2)
+    server.limits = [400_000] * 10
+    assert fetch("test").read_bytes() == CONTENT
+    assert len(server.requests) == 11
+
+
+def test_a_server_that_sends_the_same_beginning_again_and_again_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(downloads, "_ATTEMPTS", 3)
+    server.honours_ranges, server.limits = False, [1000] * 20
+    with pytest.raises(CheckpointError, match="the connection ended early"):
+        fetch("test")
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_busy_server_is_asked_again_after_the_time_that_it_names(server, status):
+    server.refusals = [(status, "1")]
+    begin = time.monotonic()
+    assert fetch("test").read_bytes() == CONTENT
+    assert time.monotonic() - begin >= 1
+    assert server.requests == [None, None]
+
+
+def test_a_server_that_wants_hours_is_not_waited_for(server):
+    later = email.utils.formatdate(time.time() + 7200, usegmt=True)
+    for wait, told in (("7200", "7200 s"), (later, r"7(199|200) s")):
+        server.refusals = [(429, wait)]
+        with pytest.raises(CheckpointError, match=f"HTTP 429 .*; the server asks to wait {told}"):
+            fetch("test")
+    server.refusals = [(429, "soon")]
+    assert fetch("test").read_bytes() == CONTENT, "what cannot be read is no reason to stop"
+
+
+@pytest.mark.parametrize("content", [b"junk", CONTENT[:-1] + b"x"], ids=["size", "content"])
+def test_another_file_under_a_published_name_is_never_used_and_is_replaced(server, tmp_path, content):
+    target = tmp_path / "cache" / "test.pth"
+    target.parent.mkdir()
+    target.write_bytes(content)
+    told = rf"checkpoint is 'test', but {target} is another file: .*, expected .*; run: gigaseg checkpoints test$"
+    with pytest.raises(CheckpointError, match=told) as caught:
+        read_checkpoint("test")
+    assert "\n" not in str(caught.value)
+    assert main(["checkpoints", "test"]) == 0
+    assert target.read_bytes() == CONTENT
+    assert checked_sha256("test", target) == OFFICIAL["test"].sha256
+
+
+def test_another_file_stays_while_the_right_one_cannot_be_fetched(server, tmp_path):
+    target = tmp_path / "cache" / "test.pth"
+    target.parent.mkdir()
+    target.write_bytes(b"junk")
+    server.status = 404
+    with pytest.raises(CheckpointError, match="HTTP 404"):
+        fetch("test")
+    assert target.read_bytes() == b"junk"
+
+
+def test_a_checkpoint_of_ones_own_may_hold_anything(tmp_path):
+    (tmp_path / "own.pth").write_bytes(b"junk")
+    assert checked_sha256(tmp_path / "own.pth", tmp_path / "own.pth") == hashlib.sha256(b"junk").hexdigest()
 
 
 def test_a_file_that_the_server_lacks_is_told_at_once(server):
@@ -160,8 +239,10 @@ def test_the_command_prints_the_files_it_fetched(server, tmp_path, capsys):
 
 def test_the_command_without_names_lists_what_there_is(server, capsys, tmp_path):
     fetch("test")
+    (tmp_path / "cache" / OFFICIAL["vit_l"].file).write_bytes(b"junk")
     assert main(["checkpoints"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "another file" in lines["vit_l"]
     assert str(tmp_path / "cache" / "test.pth") in lines["test"]
     assert "not fetched" in lines["vit_b"]
     assert "375 MB" in lines["vit_b"]

@@ -1,5 +1,6 @@
 """Where the windows of local decoding lie and how large they are."""
 
+import pytest
 import torch
 
 from gigaseg.sam.local import cut_masks, window_cells, window_origins, window_sizes
@@ -52,6 +53,29 @@ def test_windows_hold_all_points_and_the_positive_part_of_a_mask():
     masks[..., 60:100, 70:90] = 1
     none = PromptSets(ZERO, torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.int8), None, masks)
     assert window_sizes(none, 8, (40, 40), 4).tolist() == [16]
+
+
+def test_a_window_of_the_least_size_holds_all_points_wherever_they_lie():
+    points = 300 * torch.rand(2000, 3, 2, generator=torch.Generator().manual_seed(0))
+    points[:, 1:] = points[:, :1] + 0.15 * (points[:, 1:] - 150)
+    labels = torch.tensor([1, 1, 0], dtype=torch.int8).expand(2000, -1)
+    inside = ((points > 0) & (points < 319)).all(2).all(1)
+    sets = PromptSets(ZERO.expand(2000), points, labels)[inside]
+    sizes = window_sizes(sets, 8, (40, 40), 1)
+    for size in sorted(set(sizes.tolist()) - {0}):
+        some = sets[sizes == size]
+        first = window_origins(some, 8, (40, 40), size)[:, None]
+        cell = (some.points + 0.5) / 8
+        assert ((cell >= first) & (cell <= first + size)).all()
+    assert len(set(sizes.tolist())) > 3
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_a_window_without_cells_is_an_error(window):
+    sets = point_sets(ZERO, torch.tensor([[9.0, 9.0]]))
+    for function in (window_sizes, window_origins):
+        with pytest.raises(ValueError, match=f"window is {window}, accepted: a whole number of cells >= 1"):
+            function(sets, 8, (20, 20), window)
 
 
 def test_cells_and_masks_are_cut_at_the_same_place():

@@ -126,8 +126,17 @@ def test_the_best_of_three_masks_is_the_one_of_highest_quality():
 
 
 def test_stability_is_the_iou_of_a_stricter_and_a_looser_mask():
-    logits = torch.tensor([[[2.0, 0.5, -0.5, -2.0]], [[-3.0, -3.0, -3.0, -3.0]], [[5.0, 5.0, 5.0, -5.0]]])
-    assert stability(logits).tolist() == pytest.approx([1 / 3, 0, 1])
+    row = torch.tensor([[2.0, 0.5, -0.5, -2.0], [-3.0, -3.0, -3.0, -3.0], [5.0, 5.0, 5.0, -5.0]])
+    same = decoded(row[:, None, None].expand(3, 1, 4, 4).contiguous())
+    assert stability(same, (4, 4), (4, 4)).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+def test_stability_is_measured_in_pixels_of_the_tile():
+    logits = 4 * smooth(30, (16, 16), seed=2)[:20]
+    full = F.interpolate(logits, (64, 64), mode="bilinear")[:, 0]
+    expected = (full > 1).sum((1, 2)) / (full > -1).sum((1, 2)).clamp(min=1)
+    assert torch.equal(stability(decoded(logits), (64, 64), (64, 64)), expected)
+    assert 0.1 < expected.mean() < 0.9
 
 
 def rectangles(boxes, scores, offset_step=0):

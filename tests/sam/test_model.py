@@ -1,7 +1,10 @@
 """Building models and loading weights into them."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gigaseg.errors import CheckpointError
 from gigaseg.sam.checkpoints import write_state
@@ -72,3 +75,52 @@ def test_a_state_that_does_not_fit_is_told_in_one_line(tmp_path, change, told):
         load(tmp_path / "tiny.safetensors")
     assert str(caught.value).startswith(f"{tmp_path / 'tiny.safetensors'}: ")
     assert "\n" not in str(caught.value)
+
+
+NAME = "mask_decoder.iou_token.weight"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_a_single_value_that_is_not_finite_is_told_with_its_tensor(tmp_path, value):
+    state = dict(random_model(TINY).state_dict())
+    state[NAME] = state[NAME].double()
+    state[NAME][0, 3] = value
+    save_file(state, tmp_path / "x.safetensors", metadata={"gigaseg": json.dumps({"config": TINY.as_dict()})})
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors: tensor '{NAME}' holds values that are not finite$"):
+        load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.to_sparse(), "is sparse"),
+        (lambda t: t.to("meta"), "is without values"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
+        (lambda t: t.to(torch.complex64), "is complex"),
+        (lambda t: t.to(torch.int8), "is torch.int8, expected plain floating-point"),
+    ],
+    ids=["sparse", "meta", "quantised", "complex", "integer"],
+)
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:.*TypedStorage:UserWarning")
+def test_a_tensor_of_another_kind_is_refused_in_one_line(tmp_path, change, told):
+    state = dict(random_model(TINY).state_dict())
+    state[NAME] = change(state[NAME])
+    torch.save(state, tmp_path / "x.pth")
+    for attempt in (lambda: from_state(state, TINY), lambda: load(tmp_path / "x.pth", TINY)):
+        with pytest.raises(CheckpointError, match=f"tensor '{NAME}' {told}") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_that_were_saved_as_parameters_load(tmp_path):
+    model = random_model(TINY)
+    torch.save({**model.state_dict(), **dict(model.named_parameters())}, tmp_path / "x.pth")
+    assert_equal(model, load(tmp_path / "x.pth", TINY))
+
+
+def test_a_card_with_a_wrong_configuration_is_told_with_the_file(tmp_path):
+    state = random_model(TINY).state_dict()
+    for config, told in (({**TINY.as_dict(), "heads": "4"}, ": heads is '4', accepted"), (3, " is 3, accepted")):
+        write_state(tmp_path / "x.safetensors", state, {"config": config})
+        with pytest.raises(CheckpointError, match=rf"x\.safetensors: configuration{told}"):
+            load(tmp_path / "x.safetensors")

@@ -13,7 +13,7 @@ from samples import write_random_sam
 
 SIDE = 128
 TILING = Tiling(SIDE, 32, 400, 128, (1.0, 1.0), (1.0, 1.0), "px")
-OPEN = {"points_per_side": 3, "pred_iou_thresh": -1000.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
+OPEN = {"points_per_side": 3, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_each_point_yields_up_to_three_masks_and_thresholds_leave_some_out(check
     assert [mask.sum() for mask in every[0].masks] != [mask.sum() for mask in every[1].masks]
     fewer = run(checkpoint, batch, max_area=1.0, box_nms_thresh=0.3)
     assert sum(len(found.masks) for found in fewer) < sum(len(found.masks) for found in every)
-    none = run(checkpoint, batch, pred_iou_thresh=1000.0)
+    none = run(checkpoint, batch, pred_iou_thresh=1.0)
     assert [len(found.masks) for found in none] == [0, 0]
     assert none[0].class_prob.shape == (0, 1)
 

@@ -186,7 +186,8 @@ def test_a_tile_resized_to_the_input_gives_masks_in_tile_pixels(checkpoint, imag
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"input_size": 100}, "input size is 100 px"), ({"precision": "fp8"}, "unknown precision")]
+    ("options", "words"),
+    [({"input_size": 100}, "input size is 100 px"), ({"precision": "fp8"}, "'fp8', accepted: auto, fp32")],
 )
 def test_wrong_options_are_told(checkpoint, options, words):
     with pytest.raises(SegmenterError, match=words):

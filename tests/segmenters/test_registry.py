@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -41,8 +42,32 @@ def test_options_are_completed_and_take_the_type_of_their_default():
 
 @pytest.mark.parametrize("value", ["many", True, float("nan"), "nan", None, [1]])
 def test_an_option_of_the_wrong_type_is_told_with_its_default(value):
-    with pytest.raises(SegmenterError, match=r"segmenter 'x': option 'a' is .*a float \(default 1\.5; help\)"):
+    with pytest.raises(SegmenterError, match=r"segmenter 'x': option 'a' is .*a number \(default 1\.5; help\)"):
         card(a=1.5).complete({"a": value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        (Option(3, "px", low=0, high=9), -1, "option 'a' is -1, accepted: a whole number from 0 to 9 (default 3; px)"),
+        (Option(3, "px", low=1), "0", "option 'a' is 0, accepted: a whole number >= 1 (default 3; px)"),
+        (Option(0.5, "share", low=0, high=1), 2, "option 'a' is 2.0, accepted: a number from 0 to 1"),
+        (Option(0.5, "share"), float("inf"), "option 'a' is inf, accepted: a number (default 0.5; share)"),
+        (Option("x", "which", choices=["x", "y"]), "z", "option 'a' is 'z', accepted: x, y (default 'x'; which)"),
+    ],
+)
+def test_an_option_out_of_its_limits_is_told(option, value, words):
+    with pytest.raises(SegmenterError) as caught:
+        replace(card(), options={"a": option}).complete({"a": value})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_default_is_within_its_limits_and_overlaps_are_stated():
+    for name in segmenter_names():
+        found = read_card(name)
+        assert found.complete(found.complete({})) == {key: option.default for key, option in found.options.items()}
+        assert found.overlaps == ("keep" if name == "prompted" else "exclusive")
 
 
 def test_a_segmenter_of_another_package_runs_and_its_card_is_read_without_importing_it(tmp_path):

@@ -190,7 +190,7 @@ def test_the_same_nuclei_are_found_at_twice_the_resolution(stained):
     ("keywords", "message"),
     [
         ({"kind": "raster", "unit": "m"}, "is a raster; accepted: brightfield, fluorescence"),
-        ({"stain": "hematoxylin"}, "unknown stain 'hematoxylin'; accepted: haematoxylin, any"),
+        ({"stain": "hematoxylin"}, "option 'stain' is 'hematoxylin', accepted: haematoxylin, any"),
         ({"min_diameter_um": 9.0}, "accepted: 0 < min < typical < max"),
         ({"diametre_um": 9.0}, "did you mean 'diameter_um'"),
     ],

@@ -25,10 +25,27 @@ def test_missing_weights_stop_the_job_with_the_command_and_become_no_record(ever
 
 @pytest.mark.slow
 def test_the_target_checkpoints_finds_what_the_presets_name_and_is_not_part_of_a_run(everything):
-    file = everything.folder / "cache" / "sam_vit_b_01ec64.pth"
-    file.parent.mkdir()
-    file.write_bytes(b"stands in for the download")
+    own = everything.folder / "own.pth"
+    own.write_bytes(b"a file of the user's own")
+    everything.configure(presets={"nuclei": preset(segmenter={"name": "everything", "checkpoint": "own.pth"})})
     assert "checkpoints" not in everything.planned()
     done = everything.snakemake("checkpoints")
     assert done.returncode == 0, done.stderr
-    assert everything.path("log", "checkpoints.log").read_text() == f"{file}\n"
+    assert everything.path("log", "checkpoints.log").read_text() == "own.pth\n"
+
+
+@pytest.mark.slow
+def test_another_file_under_a_published_name_is_fetched_anew_and_never_used(everything, monkeypatch):
+    file = everything.folder / "cache" / "sam_vit_b_01ec64.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"26 bytes that are no model")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # as on a machine without a network
+    done = everything.snakemake("checkpoints")
+    assert done.returncode == 1
+    log = everything.path("log", "checkpoints.log").read_text()
+    assert f"{file} is not the published checkpoint 'vit_b'; fetching that" in log
+    assert "cannot be fetched" in log.splitlines()[-1]
+    assert everything.snakemake("--keep-going").returncode == 1
+    told = everything.path("a", "log", "segment-000.log").read_text()
+    assert "is another file: 26 bytes, expected 375042383; run: gigaseg checkpoints vit_b" in told
+    assert not everything.path("a", "instances", "000.parquet").exists()

@@ -20,7 +20,7 @@ def prompted(cohort):
     write_random_sam(cohort.folder / "random.safetensors")
     cohort.configure(
         presets={
-            "nuclei": preset(segmenter={"name": "prompted", "checkpoint": "random.safetensors", "overlaps": "keep"}),
+            "nuclei": preset(segmenter={"name": "prompted", "checkpoint": "random.safetensors"}),
             "zero": preset(
                 segmenter={
                     "name": "everything",
@@ -59,6 +59,10 @@ def test_prompted_and_everything_run_and_a_slide_without_prompts_fails_alone(pro
     owner = {p: (r, c) for p, r, c in zip(*(prompts[n].to_pylist() for n in ("prompt", "tile_row", "tile_col")))}
     tiles = zip(instances.tile_row.tolist(), instances.tile_col.tolist())
     assert [owner[p] for p in instances.prompt.tolist()] == list(tiles)
+    told = json.loads(prompted.path("a", "summary.json").read_text())["prompts"]
+    assert told["objects"] == told["file"]["objects"] == 24
+    assert told["instances"] + told["empty"] == 24, "overlaps are kept, so no object is lost to another"
+    assert "prompts" not in json.loads(prompted.path("c", "summary.json").read_text())
     assert prompted.planned() == {}
 
     side = prompted.folder / "a.geojson"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -21,13 +22,15 @@ import numpy as np
 
 from gigaseg import __version__
 from gigaseg.config import SegmenterConfig
+from gigaseg.devices import choose_device
 from gigaseg.errors import FormatError, SegmenterError
 from gigaseg.files import digest as content_digest
 from gigaseg.files import read_metadata, same_slide, sha256_file
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
 from gigaseg.processes import end_with_parent
+from gigaseg.prompts.counts import FATES, of_file, of_slide, total
 from gigaseg.prompts.table import PromptTable
-from gigaseg.sam.downloads import checkpoint_path
+from gigaseg.sam.downloads import checked_sha256, checkpoint_path
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
@@ -95,27 +98,31 @@ def segment(
     Raises
     ------
     UserError
-        The segmenter is unknown, its options or side files are wrong, or an input is damaged.
+        The segmenter is unknown, its options or side files are wrong, or an input is damaged. A CheckpointError when
+        weights are missing or not the ones of their name, a DeviceError when the device is not there.
     """
     slide_info, kept = SlideInfo.read(info), Grid.read(grid)
     same_slide(slide_info.slide, kept.slide, grid)
     card = read_card(segmenter.name)
     wanted = segmenter.checkpoint or card.checkpoint
     checkpoint = checkpoint_path(wanted) if wanted else None
-    prompted = _read_prompts(prompts, card, slide_info, kept)
+    prompted, told = _read_prompts(prompts, card, slide_info, kept)
     options = card.complete(segmenter.options)
-    metadata = {
+    metadata: dict[str, Any] = {
         "slide": slide_info.slide,
         "segmenter": card.name,
         "revision": card.revision,
         "options": options,
-        "checkpoint": sha256_file(checkpoint) if checkpoint else None,
+        "overlaps": segmenter.overlaps or card.overlaps,
+        "checkpoint": checked_sha256(wanted, checkpoint) if wanted and checkpoint else None,
         "outlines": card.outlines,
         "version": __version__,
         "digest": digest,
         "shard": shard,
         "grid": kept.tiling.to_dict(),
     }
+    if prompted is not None:
+        metadata["prompts"] = {**total([]), "file": told}
     chosen = kept.tiles(shard)
     if prompted is not None:
         chosen = [tile for tile in chosen if len(prompted.rows_of(tile.row, tile.col))]
@@ -149,35 +156,39 @@ def segment(
         log.info("going on after %d of %d batches", batches - len(missing), batches)
     for done, batch in enumerate(_run(job, missing, 1 if card.needs_gpu else workers), batches - len(missing) + 1):
         log.info("batch %d finished, %d of %d", batch, done, batches)
-    found = [read_instances(_part(parts, batch), stitched=False)[0] for batch in range(batches)]
-    instances = Instances.concat(found)
+    found = [read_instances(_part(parts, batch), stitched=False) for batch in range(batches)]
+    instances = Instances.concat([rows for rows, _ in found])
+    if prompted is not None:
+        metadata["prompts"] = of_slide(batch_metadata for _, batch_metadata in found)
     instances.write(target, metadata)
     shutil.rmtree(parts.parent, ignore_errors=True)
     with suppress(OSError):  # other shards may still be at work
         parts.parent.parent.rmdir()
     log.info("slide '%s' shard %d: %d instances in %d tiles", slide_info.slide, shard, len(instances), len(chosen))
+    if prompted is not None:
+        _log_prompts(metadata["prompts"])
     return len(instances)
 
 
-def _read_prompts(path: str | Path | None, card: Card, info: SlideInfo, kept: Grid) -> PromptTable | None:
+def _read_prompts(
+    path: str | Path | None, card: Card, info: SlideInfo, kept: Grid
+) -> tuple[PromptTable | None, dict[str, int]]:
+    """The prompts, where the segmenter needs some, and what the prompt step counted."""
     if not card.needs_prompts:
-        return None
+        return None, {}
     if path is None:
         raise SegmenterError(f"segmenter '{card.name}' needs prompts; give prompts.parquet, which `prompt` writes")
     table, metadata = PromptTable.read(path)
     same_slide(info.slide, metadata["slide"], path)
     if Tiling.from_dict(metadata["grid"]) != kept.tiling:
         raise FormatError(f"{path}: made for another grid; run prompt again")
-    return table
+    return table, of_file(metadata.get("found", {}))
 
 
-def choose_device(wanted: str) -> str:
-    """The torch device for `wanted`: "auto" is the first GPU when there is one, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+def _log_prompts(counts: dict[str, Any]) -> None:
+    lost = [f"{counts[name]} {what}" for name, what in FATES.items() if name not in ("objects", "instances")]
+    level = logging.INFO if counts["instances"] == counts["objects"] else logging.WARNING
+    log.log(level, "%d of %d objects have an instance; %s", counts["instances"], counts["objects"], ", ".join(lost))
 
 
 def _part(parts: Path, batch: int) -> Path:
@@ -259,14 +270,19 @@ class _Worker:
             prompts += [NO_PROMPTS] * padding if prompts else []
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._job.device)
         found = self._segmenter.segment(TileBatch(images=tensor, tiles=tiles, prompts=prompts))
-        exclusive = self._job.segmenter.overlaps == "exclusive"
+        exclusive = self._job.metadata["overlaps"] == "exclusive"
         classes = self._segmenter.card.classes
         tiling = self._job.grid.tiling
         real = self._tiles[batch * size : (batch + 1) * size]
+        counts = Counter(objects=sum(len(p.id) for p in prompts))
         rows = [
-            tile_rows(instances, tile, tiling, classes, exclusive=exclusive) for tile, instances in zip(real, found)
+            tile_rows(instances, tile, tiling, classes, exclusive=exclusive, counts=counts)
+            for tile, instances in zip(real, found)
         ]
-        Instances.concat(rows).write(_part(self._job.parts, batch), self._job.metadata)
+        metadata = self._job.metadata
+        if "prompts" in metadata:
+            metadata = {**metadata, "prompts": {**metadata["prompts"], **counts}}
+        Instances.concat(rows).write(_part(self._job.parts, batch), metadata)
 
 
 def _open_source(job: Job) -> TileSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ from gigaseg.tiles.tiling import BOTTOM, LEFT, RIGHT, TOP, Tile, Tiling
 
 
 def tile_rows(
-    found: TileInstances, tile: Tile, tiling: Tiling, classes: tuple[str, ...], *, exclusive: bool
+    found: TileInstances,
+    tile: Tile,
+    tiling: Tiling,
+    classes: tuple[str, ...],
+    *,
+    exclusive: bool,
+    counts: Counter[str] | None = None,
 ) -> Instances:
     """Rows of one tile, in the segmenter's order.
 
@@ -24,6 +31,7 @@ def tile_rows(
     found : instances in tile px.
     exclusive : masks that share pixels are made disjoint: the higher score keeps them, the earlier one among equals.
         Polygons are taken as they are.
+    counts : told what became of the instances, as `gigaseg.prompts.counts.FATES` has it.
 
     Returns
     -------
@@ -37,8 +45,14 @@ def tile_rows(
         height = min(tiling.tile, tiling.height - int(tile.bounds.ymin))
         boxes = found.boxes.cpu().numpy().astype(np.int64).reshape(-1, 4)
         scores = found.scores.cpu().numpy()
+        masks = [mask[: max(0, height - y), : max(0, width - x)] for mask, (x, y) in zip(masks, boxes[:, :2])]
         geometry = _outlines(masks, boxes, scores, (height, width), exclusive)
     rows = np.flatnonzero(~shapely.is_empty(geometry))
+    if counts is not None:
+        gone = len(geometry) - len(rows)
+        empty = gone if found.polygons is not None else sum(not mask.any() for mask in masks)
+        counts.update({**found.left_out, "instances": len(rows), "lost_to_others": gone - empty})
+        counts["empty"] += empty
     geometry = geometry[rows]
     cut = cut_sides(geometry, tile, tiling)
     geometry = shapely.transform(geometry, lambda xy: xy + (tile.bounds.xmin, tile.bounds.ymin))
@@ -63,15 +77,14 @@ def _outlines(
     shape: tuple[int, int],
     exclusive: bool,
 ) -> npt.NDArray[np.object_]:
-    """Outline of each mask within an area of `shape` (height, width); empty where no pixel is left."""
-    inside = [mask[: max(0, shape[0] - box[1]), : max(0, shape[1] - box[0])] for mask, box in zip(masks, boxes)]
+    """Outline of each mask in an area of `shape` (height, width), in which they lie; empty where no pixel is left."""
     if not exclusive:
-        return polygons_from_masks(inside, boxes[:, :2])
+        return polygons_from_masks(masks, boxes[:, :2])
     labels = np.zeros(shape, np.int32)
     for i in np.lexsort((-np.arange(len(masks)), scores)):
         x, y = boxes[i, :2]
-        height, width = inside[i].shape
-        labels[y : y + height, x : x + width][inside[i]] = i + 1
+        height, width = masks[i].shape
+        labels[y : y + height, x : x + width][masks[i]] = i + 1
     ids, found = polygons_from_labels(labels)
     geometry = np.full(len(masks), shapely.Polygon(), dtype=object)
     geometry[ids - 1] = found

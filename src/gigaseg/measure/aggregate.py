@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from gigaseg import __version__
-from gigaseg.config import MeasureConfig
 from gigaseg.errors import FormatError, UserError
-from gigaseg.files import atomic, read_failure, read_json, write_parquet
+from gigaseg.files import atomic, parquet_writer, read_failure, read_json
 from gigaseg.measure.measure import SUMMARY_FORMAT
 from gigaseg.measure.pool import Source, pool
 
 log = logging.getLogger(__name__)
 
 COHORT_FORMAT = "gigaseg/cohort/1"
+_BATCH = 256
+"""Rows of cohort.parquet written at a time: with a thousand columns some 30 MB."""
+
+Row = dict[str, Any]
+Distributions = dict[str, float | None]
+
+
+class _Found(NamedTuple):
+    """A row: its cells, what only cohort.parquet has, and the per cents of the quantiles in it."""
+
+    row: Row
+    more: Distributions
+    quantiles: frozenset[float] = frozenset()
+
+
 _FIRST = ("slide", "status", "step", "reason", "preset", "group", "segmenter", "unit", "instances", "region")
 
 
@@ -33,11 +48,12 @@ def aggregate(
     pooled: str | Path | None = None,
     bad_rows: Sequence[tuple[str, str]] = (),
     digest: str = "",
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Write cohort.tsv and cohort.parquet: a row a slide, followed by a row for each of its regions.
 
     Both have counts, fractions, ratios, the area that densities refer to, and mean and median of each measurement;
-    cohort.parquet has the other quantiles too, and those of each class (measurement_quantile_class).
+    cohort.parquet has the other quantiles too, and those of each class (measurement_quantile_class). Summaries are
+    read twice, one at a time: for the columns, then for the rows.
 
     Parameters
     ----------
@@ -45,31 +61,45 @@ def aggregate(
     out, table : cohort.tsv and cohort.parquet.
     labels : preset and group of each slide.
     pooled : where to write the distributions of all slides' measurements together (`gigaseg.measure.pool`), whose
-        measurements.parquet lie beside their summaries; None: nowhere.
+        measurements.parquet lie beside their summaries, with the quantiles of the summaries; None: nowhere.
     bad_rows : (name, reason) of rows of the sheet that could not be used.
 
     Returns
     -------
-    The rows.
+    The rows of the slides that failed.
+
+    Raises
+    ------
+    FormatError
+        A summary or table is missing, partial or foreign.
     """
     known = labels or {}
-    found = [(slide, *pair) for slide, path in summaries for pair in _rows(slide, Path(path))]
-    rows = [{**row, **known.get(slide, {})} for slide, row, _ in found]
-    more = [distributions for _, _, distributions in found]
-    rows += [{"slide": name, "status": "failed", "step": "sheet", "reason": reason} for name, reason in bad_rows]
-    first = [name for name in _FIRST if name != "region" or any("region" in row for row in rows)]
-    names = [*first, *sorted({name for row in rows for name in row} - set(first))]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
-    columns = {name: pa.array([row.get(name) for row in rows], _type(name, rows)) for name in names}
-    for name in dict.fromkeys(name for part in more for name in part):
-        values = [part.get(name) for part in more] + [None] * (len(rows) - len(more))
-        columns[name] = pa.array(values, pa.float64())
-    write_parquet(table, pa.table(columns), {"format": COHORT_FORMAT, "version": __version__, "digest": digest})
-    with atomic(out) as temporary:
-        temporary.write_text(stream.getvalue(), encoding="utf-8")
+
+    def found() -> Iterator[_Found]:
+        for slide, path in summaries:
+            for one in _rows(slide, Path(path)):
+                yield one._replace(row={**one.row, **known.get(slide, {})})
+        for name, reason in bad_rows:
+            yield _Found({"slide": name, "status": "failed", "step": "sheet", "reason": reason}, {})
+
+    columns = _Columns()
+    failed = []
+    for one in found():
+        columns.add(one)
+        if one.row["status"] != "ok":
+            failed.append(one.row)
+    metadata = {"format": COHORT_FORMAT, "version": __version__, "digest": digest}
+    with (
+        atomic(out) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+        parquet_writer(table, columns.schema, metadata) as parquet,
+    ):
+        writer = csv.DictWriter(stream, columns.names, delimiter="\t", lineterminator="\n", restval="")
+        writer.writeheader()
+        rows = found()
+        while batch := list(itertools.islice(rows, _BATCH)):
+            writer.writerows({k: _cell(v) for k, v in one.row.items()} for one in batch)
+            parquet.write_table(columns.table(batch))
     if pooled is not None:
         sources = [
             Source(
@@ -79,37 +109,77 @@ def aggregate(
             )
             for slide, path in summaries
         ]
-        pool(sources, pooled, MeasureConfig().quantiles)
-    failed = [row for row in rows if row["status"] != "ok"]
+        pool(sources, pooled, [per_cent / 100 for per_cent in sorted(columns.quantiles)])
     log.info("%d slides, %d failed", len(summaries) + len(bad_rows), len(failed))
     for row in failed:
         log.warning("slide '%s' failed at %s: %s", row["slide"], row["step"], row["reason"])
-    return rows
+    return failed
 
 
-def _rows(slide: str, path: Path) -> list[tuple[dict[str, Any], dict[str, float | None]]]:
-    """The row of a slide, and those of its regions, each with what only cohort.parquet has."""
+class _Columns:
+    """Columns of the cohort, learnt from its rows one by one; `quantiles` in per cent."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[type]] = {}
+        self._more: dict[str, None] = {}
+        self.quantiles = {50.0}
+
+    def add(self, found: _Found) -> None:
+        """Take in the columns of a row."""
+        for name, value in found.row.items():
+            kinds = self._kinds.setdefault(name, set())
+            if value is not None:
+                kinds.add(type(value))
+        self._more |= dict.fromkeys(name for name in found.more if name not in self._more)
+        self.quantiles |= found.quantiles
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of cohort.tsv, in order."""
+        first = [name for name in _FIRST if name != "region" or name in self._kinds]
+        return [*first, *sorted(set(self._kinds) - set(first))]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of cohort.parquet: those of cohort.tsv and the other statistics."""
+        own = [(name, _type(self._kinds.get(name, set()))) for name in self.names]
+        return pa.schema([*own, *((name, pa.float64()) for name in self._more)])
+
+    def table(self, rows: Sequence[_Found]) -> pa.Table:
+        """Some rows of cohort.parquet."""
+        own = len(self.names)
+        columns = [
+            pa.array([(one.more if i >= own else one.row).get(field.name) for one in rows], field.type)
+            for i, field in enumerate(self.schema)
+        ]
+        return pa.table(columns, self.schema)
+
+
+def _rows(slide: str, path: Path) -> list[_Found]:
+    """The row of a slide, and those of its regions."""
     failure = read_failure(path)
     if failure is not None:
-        return [({"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}, {})]
+        return [_Found({"slide": slide, "status": "failed", "step": failure[0], "reason": failure[1]}, {})]
     summary = read_json(path, SUMMARY_FORMAT)
-    row: dict[str, Any] = {
+    row: Row = {
         "slide": slide,
         "status": "ok",
         "segmenter": summary["segmenter"],
         "unit": summary["unit"],
     }
     whole = {**row, **_numbers(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
+    statistics = {name for found in summary["measurements"].values() for name in found} - {"mean", "sd"}
+    quantiles = frozenset(float(name.removeprefix("q")) for name in statistics)
     regions = summary.get("regions", {})
     return [
-        (whole, _distributions(summary)),
-        *(({**row, "region": name, **_numbers(found)}, _distributions(found)) for name, found in regions.items()),
+        _Found(whole, _distributions(summary), quantiles),
+        *(_Found({**row, "region": name, **_numbers(of)}, _distributions(of)) for name, of in regions.items()),
     ]
 
 
-def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+def _numbers(summary: dict[str, Any]) -> Row:
     """Cells of a slide or a region."""
-    row: dict[str, Any] = {"instances": summary["instances"]}
+    row: Row = {"instances": summary["instances"]}
     row |= {key: value for key, value in summary.items() if key.startswith(("foreground_", "density_"))}
     for name, found in summary["measurements"].items():
         row[f"{name}_mean"], row[f"{name}_median"] = found["mean"], found.get("q50")
@@ -121,7 +191,7 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _distributions(summary: dict[str, Any]) -> dict[str, float | None]:
+def _distributions(summary: dict[str, Any]) -> Distributions:
     """Standard deviation and quantiles of a slide or a region, and mean, deviation and quantiles of its classes."""
     row = {
         f"{name}_{statistic}": value
@@ -135,8 +205,7 @@ def _distributions(summary: dict[str, Any]) -> dict[str, float | None]:
     return row
 
 
-def _type(name: str, rows: Sequence[dict[str, Any]]) -> pa.DataType:
-    kinds = {type(row[name]) for row in rows if row.get(name) is not None}
+def _type(kinds: set[type]) -> pa.DataType:
     if kinds <= {int} and kinds:
         return pa.int64()
     return pa.float64() if kinds and kinds <= {int, float} else pa.string()

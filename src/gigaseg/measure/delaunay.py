@@ -7,7 +7,8 @@ Delaunay triangle of all points stays one among fewer. So it is found in the tri
 where it is told from those that overlap a known triangle.
 
 Of four points on one circle either diagonal makes a triangulation, and neither counts: neighbours are points whose
-Voronoi cells share an edge. So the degrees do not depend on how Qhull breaks ties.
+Voronoi cells share an edge. Points are whole numbers of grains, and what lies on, in or outside a circle is decided
+exactly (`gigaseg.measure.incircle`), so the degrees depend neither on how Qhull breaks ties nor on its rounding.
 """
 
 from __future__ import annotations
@@ -15,17 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from gigaseg.measure.incircle import Index, Mask, Values, cross, make_delaunay
 
 GRAIN = 256
 """Points are rounded to 1/256 of a pixel, and coincide when they round alike; Qhull loses smaller distances."""
-
-_TIE = 1e-7
-"""Relative deviation below which four points lie on a circle, or three on a line: well above Qhull's rounding."""
 
 
 def grains(centroid: Values, pixel_size: tuple[float, float]) -> Values:
@@ -54,7 +49,7 @@ class Triangles:
 
 
 def triangulate(place: Values) -> Triangles:
-    """Delaunay triangles of (n, 2) distinct points; none for fewer than three, or all on a line."""
+    """Delaunay triangles of (n, 2) distinct points of `grains`; none for fewer than three, or all on a line."""
     from scipy.spatial import Delaunay, QhullError
 
     nothing = Triangles(np.empty((0, 3), np.int64), np.empty((0, 3), bool), np.empty((0, 3), np.int64))
@@ -65,51 +60,24 @@ def triangulate(place: Values) -> Triangles:
         found = Delaunay(place - np.rint(place.mean(0)))
     except QhullError:
         return nothing
+    whole = place.astype(np.int64)
     corner, beside = found.simplices.astype(np.int64), found.neighbors.astype(np.int64)
-    a, b, c = (place[corner[:, k]] for k in range(3))
-    double_area = _cross(b - a, c - a)
+    a, b, c = (whole[corner[:, k]] for k in range(3))
+    double_area = cross(b - a, c - a)
     turned = double_area < 0
     corner[turned] = corner[turned][:, [0, 2, 1]]
     beside[turned] = beside[turned][:, [0, 2, 1]]
-    longest = np.maximum(np.maximum(_square(b - a), _square(c - b)), _square(a - c))
-    keep = np.abs(double_area) > _TIE * longest  # Qhull may close the hull with flat triangles
+    keep = double_area != 0  # Qhull may close the hull with flat triangles
     number = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1)
     corner, beside = corner[keep], number[beside[keep]]
-    return Triangles(corner, _tied(place, corner, beside), beside)
-
-
-def _tied(place: Values, corner: Index, beside: Index) -> Mask:
-    tied = np.zeros(corner.shape, bool)
-    for k in range(3):
-        one = np.flatnonzero(beside[:, k] > np.arange(len(corner)))
-        other = beside[one, k]
-        side = corner[one][:, [(k + 1) % 3, (k + 2) % 3]]
-        across = corner[other].sum(1) - side.sum(1)
-        alike = one[on_circle(*(place[i] for i in (corner[one, k], side[:, 0], side[:, 1], across)))]
-        tied[alike, k] = True
-        other = beside[alike, k]
-        tied[other, np.argmax(beside[other] == alike[:, np.newaxis], axis=1)] = True
-    return tied
-
-
-def on_circle(a: Values, b: Values, c: Values, d: Values) -> Mask:
-    """(n,) whether (n, 2) points `d` lie on the circle through `a`, `b` and `c`, but for rounding."""
-    ad, bd, cd = a - d, b - d, c - d
-    parts = [
-        (_square(ad), bd[:, 0] * cd[:, 1], bd[:, 1] * cd[:, 0]),
-        (_square(bd), cd[:, 0] * ad[:, 1], cd[:, 1] * ad[:, 0]),
-        (_square(cd), ad[:, 0] * bd[:, 1], ad[:, 1] * bd[:, 0]),
-    ]
-    determinant = sum(lift * (left - right) for lift, left, right in parts)
-    scale = sum(lift * (np.abs(left) + np.abs(right)) for lift, left, right in parts)
-    return np.asarray(np.abs(determinant) <= _TIE * scale)
+    return Triangles(corner, make_delaunay(whole, corner, beside), beside)
 
 
 def circles(place: Values, corner: Index) -> tuple[Values, Values]:
     """Least and largest y of the circumcircle of each of (t, 3) triangles."""
     a = place[corner[:, 0]]
     b, c = place[corner[:, 1]] - a, place[corner[:, 2]] - a
-    divisor = 2 * _cross(b, c)
+    divisor = 2 * cross(b, c)
     x = (c[:, 1] * _square(b) - b[:, 1] * _square(c)) / divisor
     y = (b[:, 0] * _square(c) - c[:, 0] * _square(b)) / divisor
     radius = np.hypot(x, y) * (1 + 1e-6)  # what rounding may hide
@@ -198,7 +166,8 @@ def degrees_of_rest(place: Values, unsettled: Mask, known: Triangles) -> Values:
 
 def _covered(place: Values, corner: Index, known: Index) -> Mask:
     """(t,) whether a triangle overlaps a known one: they tile the same area, so its first corner tells."""
-    middle = _unit(place[corner[:, 1]] - place[corner[:, 0]]) + _unit(place[corner[:, 2]] - place[corner[:, 0]])
+    whole = place.astype(np.int64)
+    right, left = (whole[corner[:, k]] - whole[corner[:, 0]] for k in (1, 2))
     # each known triangle once at each of its corners, by corner
     fan = np.concatenate([np.roll(known, -k, axis=1) for k in range(3)])
     fan = fan[np.argsort(fan[:, 0], kind="stable")]
@@ -206,21 +175,14 @@ def _covered(place: Values, corner: Index, known: Index) -> Mask:
     count = np.searchsorted(fan[:, 0], corner[:, 0], "right") - first
     pair = np.repeat(np.arange(len(corner)), count)
     of = np.arange(len(pair)) + np.repeat(first - (np.cumsum(count) - count), count)
-    start = place[fan[of, 0]]
-    left = _cross(_unit(place[fan[of, 1]] - start), middle[pair])
-    right = _cross(middle[pair], _unit(place[fan[of, 2]] - start))
+    start, end = (whole[fan[of, k]] - whole[fan[of, 0]] for k in (1, 2))
+    # two angles overlap when one begins in the other
+    begins = (cross(start, right[pair]) >= 0) & (cross(right[pair], end) > 0)
+    begins |= (cross(right[pair], start) >= 0) & (cross(start, left[pair]) > 0)
     covered = np.zeros(len(corner), bool)
-    covered[pair[(left >= -1e-12) & (right >= -1e-12)]] = True
+    covered[pair[begins]] = True
     return covered
-
-
-def _cross(a: Values, b: Values) -> Values:
-    return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
 
 
 def _square(a: Values) -> Values:
     return np.asarray(a[:, 0] ** 2 + a[:, 1] ** 2)
-
-
-def _unit(a: Values) -> Values:
-    return np.asarray(a / np.sqrt(_square(a))[:, np.newaxis])

@@ -121,8 +121,13 @@ def measure(
             classes=found.classes,
             mean_score=overview.mean_score,
             cut=overview.cut,
+            unmatched=found.metadata.get("stitch", {}).get("unmatched", 0),
+            prompts=found.metadata.get("prompts", {}),
         )
-        content |= summarise(numbers, slide, tissue, config.quantiles, areas, members)
+        quantiles = tuple(sorted({*config.quantiles, 0.5}))  # the cohort's tables have the median always
+        content |= summarise(numbers, slide, tissue, quantiles, areas, members)
+    if "prompts" in found.metadata:
+        content["prompts"] = found.metadata["prompts"]
     content["seams"] = found.metadata.get("stitch", {})
     write_json(summary, content)
     log.info("slide '%s': %d instances measured, %d columns", slide.slide, found.count, len(columns))

@@ -71,9 +71,9 @@ def pool(sources: Sequence[Source], out: str | Path, quantiles: Sequence[float])
         A file is missing, partial or foreign.
     """
     pools: dict[_Key, _Pool] = {}
-    for source in sources:
-        if read_failure(source.path) is None:
-            _add(source, pools)
+    used = [source for source in sources if read_failure(source.path) is None]
+    for source in used:
+        _add(source, pools)
     rows = [
         {
             "preset": preset,
@@ -97,7 +97,7 @@ def pool(sources: Sequence[Source], out: str | Path, quantiles: Sequence[float])
         writer = csv.DictWriter(stream, names, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    log.info("measurements of %d slides pooled", len(sources))
+    log.info("measurements of %d slides pooled, %d failed left out", len(used), len(sources) - len(used))
     return rows
 
 

@@ -37,7 +37,8 @@ class Store:
             empty = np.nan if np.dtype(dtype).kind == "f" else 0
             with (folder / name).open("wb") as stream:
                 for first in range(0, count, 2**20):
-                    np.full(min(2**20, count - first), empty, dtype).tofile(stream)
+                    # not tofile, whose error for a full disk has no number
+                    stream.write(np.full(min(2**20, count - first), empty, dtype).data)
         return store
 
     def write(self, name: str, rows: npt.NDArray[np.int64] | slice, values: Values) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
-from gigaseg.files import read_metadata
+from gigaseg.files import read_metadata, require_columns
 from gigaseg.instances.table import STITCHED_FORMAT, box_array, class_indices
 
 BATCH = 8192
@@ -96,7 +96,10 @@ class InstanceFile:
                 index = np.flatnonzero(meets)
                 if len(index):
                     packed = table["geometry"].take(pa.array(index)).to_numpy()
-                    geometry = np.asarray(shapely.from_wkb(packed), dtype=object).reshape(len(index))
+                    try:
+                        geometry = np.asarray(shapely.from_wkb(packed), dtype=object).reshape(len(index))
+                    except shapely.errors.ShapelyError as error:
+                        raise FormatError(f"{self._path}: damaged outline ({one_line(error)})") from error
                     yield first + index, box[index], geometry
 
     def _tables(self, columns: Sequence[str], k: int) -> Iterator[tuple[int, pa.Table]]:
@@ -104,6 +107,7 @@ class InstanceFile:
         first = int(self._start[k])
         try:
             with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
+                require_columns(self._path, columns, file.schema_arrow.names)
                 for batch in file.iter_batches(self._batch, row_groups=[k], columns=list(columns), use_threads=False):
                     yield first, pa.table(batch)
                     first += len(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -33,6 +33,8 @@ class SlideNumbers:
     class_index, classes : (n,) into the names of the classes.
     mean_score : None for no instance.
     cut : instances cut where no tile was kept.
+    unmatched : instances cut at a seam to which nothing beyond it was joined.
+    prompts : what became of the slide's prompts (`gigaseg.prompts.counts`); empty without.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,8 @@ class SlideNumbers:
     classes: tuple[str, ...]
     mean_score: float | None
     cut: int
+    unmatched: int = 0
+    prompts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def summarise(
@@ -71,7 +75,8 @@ def summarise(
     content["mean_score"] = found.mean_score
     content["measurements"] = whole
     _classes(content, parts, "class", found.classes)
-    content["flags"] = _flags(content["instances"], content[f"foreground_{unit}"], found.cut, info)
+    content["flags"] = _flags(content["instances"], content[f"foreground_{unit}"], found.cut, found.unmatched, info)
+    content["flags"] += _prompt_flags(found.prompts)
     if regions is not None:
         content["regions"] = {}
         for i, (name, area) in enumerate(zip(regions.names, regions.areas_px(foreground))):
@@ -91,7 +96,7 @@ def _classes(
             content["classes"][label]["measurements"] = parts[of, j]
 
 
-def _flags(n: int, area: float, cut: int, info: SlideInfo) -> list[str]:
+def _flags(n: int, area: float, cut: int, unmatched: int, info: SlideInfo) -> list[str]:
     flags = []
     if n == 0:
         flags.append("no instances")
@@ -99,8 +104,22 @@ def _flags(n: int, area: float, cut: int, info: SlideInfo) -> list[str]:
         flags.append("no foreground")
     if cut > 0.01 * n:
         flags.append("more than 1 % of the instances are cut at the border of the foreground")
+    if unmatched > 0.01 * n:
+        flags.append("more than 1 % of the instances are cut at a seam without a counterpart")
     if info.pixel_size_source == "objective":
         flags.append("pixel size is derived from the objective power")
+    return flags
+
+
+def _prompt_flags(prompts: Mapping[str, Any]) -> list[str]:
+    flags = []
+    lost = prompts.get("objects", 0) - prompts.get("instances", 0)
+    if lost:
+        flags.append(f"{lost} of {prompts['objects']} prompted objects have no instance")
+    read = prompts.get("file", {})
+    out = read.get("off_slide", 0) + read.get("off_tiles", 0)
+    if out:
+        flags.append(f"{out} prompts lie off the slide or in no tile")
     return flags
 
 

@@ -122,9 +122,10 @@ class Joiner:
         index, sums, last : `cut`, `sums` and `last` of the window, instances numbered alike in all windows.
         """
         for i, row in enumerate(index.tolist()):
-            part = sums.take(slice(i, i + 1)) if sums is not None else None
-            if part is not None:
-                self._open[row] = self._open[row] + part if row in self._open else part
+            if sums is not None:
+                part = sums.take(slice(i, i + 1))
+                # a view would keep the sums of the whole window alive
+                self._open[row] = self._open[row] + part if row in self._open else part.copy()
         done = [row for row in last.tolist() if row in self._open]
         if not done:
             return np.empty(0, np.int64), np.empty((0, len(self._statistics.columns)))

@@ -112,10 +112,10 @@ def _told(places: npt.NDArray[np.float64]) -> dict[str, Any]:
 
 def _log(path: Path, table: PromptTable, report: dict[str, Any]) -> None:
     log.info(
-        "%s: %d prompts of %d objects in %d tiles; %d features of other kinds, %d polygons repaired, %d negative "
-        "points joined the nearest object",
+        "%s: %d prompts of %d objects in %d tiles; %d features of other kinds, %d polygons repaired, %d without area, "
+        "%d negative points joined the nearest object",
         path, len(table), report["objects"], len(np.unique(np.stack([table.tile_row, table.tile_col]), axis=1).T),
-        report["other_features"], report["repaired"], report["negatives_to_nearest"],
+        report["other_features"], report["repaired"], report["without_area"], report["negatives_to_nearest"],
     )  # fmt: skip
     for key, what in (
         ("off_slide", "prompts lie off the slide and are left out"),

@@ -21,6 +21,9 @@ from gigaseg.tiles.tiling import Tiling
 POLYGONS_AS = ("box", "mask", "points")
 """What a polygon becomes: its bounding box; the box and its outline as mask prompt; one point well inside."""
 
+MOST_POINTS = 256
+"""Points of one object: each is a token that all others attend to, and SAM was trained with some ten."""
+
 _LABELS = {
     **dict.fromkeys(("positive", "pos", "1", "1.0", "true"), POSITIVE),
     **dict.fromkeys(("negative", "neg", "0", "0.0", "false"), NEGATIVE),
@@ -38,7 +41,8 @@ class FilePrompts:
     table : the prompts of objects that lie on the slide; tile_row and tile_col are -1. Objects are numbered in the
         order of the file.
     off_slide : (p, 2) float64 working px, where the left-out ones lie.
-    counts : features of other kinds, repaired polygons, and negative points that joined the nearest object.
+    counts : features of other kinds, repaired polygons, polygons without area (left out), and negative points that
+        joined the nearest object.
     """
 
     table: PromptTable
@@ -68,7 +72,7 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
         `polygons_as` is none of them.
     FormatError
         The file is unreadable, holds no point or polygon or none on the slide, a label is not accepted, or an object
-        has negative points only.
+        has negative points only or more than `MOST_POINTS`.
     """
     if polygons_as not in POLYGONS_AS:
         raise ConfigError(unknown("value of polygons_as", polygons_as, POLYGONS_AS))
@@ -81,6 +85,7 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
 
     # one row a prompt, in the order of the file
     parts, feature = shapely.get_parts(geometry[pointed], return_index=True)
+    parts, feature = parts[~shapely.is_empty(parts)], feature[~shapely.is_empty(parts)]
     shape = np.concatenate([geometry[polygonal], parts])
     feature = np.concatenate([np.flatnonzero(polygonal), np.flatnonzero(pointed)[feature]]).astype(np.int64)
     order = np.argsort(feature, kind="stable")
@@ -91,15 +96,19 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
 
     where = shapely.get_coordinates(shapely.centroid(shape)).reshape(-1, 2)
     shape[polygon], repaired = repair(shape[polygon])
+    flat = shapely.is_empty(shape)
     shape[polygon] = on_slide(shape[polygon], info, tiling)
     size = [min(tiling.width, info.width / tiling.scale[0]), min(tiling.height, info.height / tiling.scale[1])]
     here = np.where(polygon, ~shapely.is_empty(shape), ((where >= 0) & (where < size)).all(axis=1))
     left = here & np.isin(found, found[here & (label == POSITIVE)])  # what negative points alone are left of, goes
+    if flat.all():
+        raise FormatError(f"{path}: none of its {len(flat)} polygons has an area; expected prompts")
     if not left.any():
         raise FormatError(f"{path}: none of its {len(left)} prompts lies on slide '{info.slide}'; wrong CRS or slide?")
     counts = {
         "other_features": int((~(polygonal | pointed)).sum()),
         "repaired": repaired,
+        "without_area": int(flat.sum()),
         "negatives_to_nearest": joined,
     }
     names, class_index = np.unique(_first_class(found, classes_of[feature])[left], return_inverse=True)
@@ -111,7 +120,7 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
         class_index=class_index.astype(np.int32),
         classes=tuple(names.tolist()),
     )
-    return FilePrompts(table, where[~left], counts)
+    return FilePrompts(table, where[~left & ~flat], counts)
 
 
 def _signs(
@@ -189,6 +198,13 @@ def _objects(
         (who, near) = tree.query_nearest(shape[joining], all_matches=True)
         _, start = np.unique(who, return_index=True)
         found[joining] = found[np.flatnonzero(positive)[np.minimum.reduceat(near, start)]]
+    count = np.bincount(found, weights=shapely.get_type_id(shape) == 0)
+    if count.max() > MOST_POINTS:
+        first = np.flatnonzero(found == count.argmax())[0]
+        raise FormatError(
+            f"{path}: object '{names[first] or 'without a name'}' (feature {feature[first]}) has {count.max():.0f} "
+            f"points, accepted: up to {MOST_POINTS} (negative points without the property object join the nearest)"
+        )
     # numbered in the order of the file
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.int64)[inverse], len(joining)

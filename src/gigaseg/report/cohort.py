@@ -66,6 +66,7 @@ def report(
         tiles=_tiles(good, failed, costs),
         failed=table("Slides that failed, with the step and its reason", failed, ["slide", "step", "reason"]),
         slides=_slides(good, costs),
+        prompts=_prompts(found),
         pictures=embed([Path(path) for path in overviews], names),
         costs=_costs(costs),
         machines=costs.machines,
@@ -116,6 +117,18 @@ def _slides(rows: list[dict[str, str]], costs: Costs) -> Table:
             cells.append(duration(costs.seconds[name]) if known else Cell(""))
             cells.append(memory(costs.peak_memory_mb[name]) if known else Cell(""))
     return slides
+
+
+def _prompts(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """What became of the prompts of the slides that have some."""
+    rows = [{"slide": str(s["slide"]), **_flat(s["prompts"])} for s in summaries if s.get("prompts")]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["slide"]
+    return table("Prompts: objects in kept tiles and what became of them; then what the file held", rows, columns)
+
+
+def _flat(prompts: Mapping[str, Any]) -> dict[str, str]:
+    of_file = {f"file_{name}": value for name, value in prompts.get("file", {}).items() if name != "objects"}
+    return {name: str(value) for name, value in {**prompts, **of_file}.items() if name != "file"}
 
 
 def _means(rows: list[dict[str, str]]) -> list[str]:

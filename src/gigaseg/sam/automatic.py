@@ -33,19 +33,22 @@ def generate_masks(
     points_per_side: int = 32,
     pred_iou_thresh: float = 0.88,
     stability_thresh: float = 0.95,
-    box_nms: float = 0.7,
+    nms: str = "box",
+    nms_thresh: float = 0.7,
     window: int | None = None,
 ) -> list[TileInstances]:
     """Masks of everything on each image of a batch.
 
     As `SamAutomaticMaskGenerator` without crops: three masks a point, those kept whose predicted IoU exceeds
-    `pred_iou_thresh` and whose stability score reaches `stability_thresh` (measured on the low-res logits here), then
-    non-maximum suppression by the IoU of their boxes (`box_nms`). Its defaults.
+    `pred_iou_thresh` and whose stability score reaches `stability_thresh`, then non-maximum suppression by the IoU of
+    their boxes. Its defaults.
 
     Parameters
     ----------
     encoded : of the images, by `backend`.
     tile_shape : (height, width) of an image, px.
+    nms, nms_thresh : of two masks whose boxes ("box") or which themselves ("mask") have a greater IoU the one of lower
+        score is dropped.
     window : local decoding, cells; masks that reach the edge of a window are cut there. None: the whole embedding.
 
     Returns
@@ -63,16 +66,23 @@ def generate_masks(
         for start in range(0, len(sets), step):
             some = sets[slice(start, start + step)]
             decoded = every(backend.decode(encoded, some, tile_shape, multimask=True, window=window))
-            good = _good(decoded, pred_iou_thresh, stability_thresh)
-            input_shape = backend.input_shape(tile_shape)
-            parts.append(crop_masks(chosen(decoded, good), input_shape, tile_shape, (4 * h, 4 * w)))
+            shapes = backend.input_shape(tile_shape), tile_shape, (4 * h, 4 * w)
+            good = stable(decoded, pred_iou_thresh, stability_thresh, *shapes)
+            parts.append(crop_masks(chosen(decoded, good), *shapes))
             image.append(some.image.to(good.device).repeat_interleave(3)[good])
         masks, of = pack(parts), torch.cat(image)
-        kept = suppression.box_nms(masks, of, box_nms)
-        return to_instances(masks[kept], of[kept], b)
+        kept = (suppression.mask_nms if nms == "mask" else suppression.box_nms)(masks, of, nms_thresh)
+        return to_instances(masks[kept].compact(), of[kept], b)
 
 
-def _good(decoded: Decoded, pred_iou_thresh: float, stability_thresh: float) -> torch.Tensor:
-    """Positions of the masks that pass both thresholds."""
+def stable(
+    decoded: Decoded,
+    pred_iou_thresh: float,
+    stability_thresh: float,
+    input_shape: tuple[int, int],
+    tile_shape: tuple[int, int],
+    low_shape: tuple[int, int],
+) -> torch.Tensor:
+    """Positions of the masks that pass both thresholds, ascending; shapes as `crop_masks` takes them."""
     likely = torch.nonzero(decoded.quality[:, 0] > pred_iou_thresh)[:, 0]
-    return likely[stability(decoded.logits[likely, 0]) >= stability_thresh]
+    return likely[stability(chosen(decoded, likely), input_shape, tile_shape, low_shape) >= stability_thresh]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gigaseg.errors import CheckpointError, SegmenterError, unknown
-from gigaseg.sam.checkpoints import checkpoint_path, read_delta, read_state
-from gigaseg.sam.config import SamConfig, infer_config
+from gigaseg.devices import choose_device
+from gigaseg.errors import DeviceError, SegmenterError, one_line, unknown
+from gigaseg.sam.config import SamConfig
 from gigaseg.sam.decoder import Decoded, decode
 from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.local import window_sizes
 from gigaseg.sam.masks import best, crop_masks
-from gigaseg.sam.model import from_state
+from gigaseg.sam.model import open_checkpoint
 from gigaseg.sam.packed import PackedMasks, pack
 from gigaseg.sam.prompting import PromptSets, groups
 from gigaseg.segmenters.base import Prompts
@@ -27,8 +27,9 @@ from gigaseg.segmenters.base import Prompts
 DEFAULT_CHECKPOINT = "small-v1"
 """Name of the checkpoint that ships with the package."""
 
-PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
-"""What `Backend.open` accepts; auto is bf16 on a GPU and fp32 on a CPU, where runs are then identical byte for byte."""
+PRECISIONS = {"auto": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""What `Backend.open` accepts; auto is bf16 on a GPU that computes with it, fp16 on an older one, and fp32 on a CPU,
+where runs are then identical byte for byte."""
 
 _LOGITS = 1 << 26
 """Low-res logits held at a time: 256 MB."""
@@ -46,6 +47,7 @@ class Backend:
     device : where it computes.
     dtype : of matrix products.
     input_size : px that the longer side of a tile is resized to; None: the tile's, rounded up to whole patches.
+    encoder : `gigaseg.sam.encoder.encode`, or its compiled form.
     """
 
     model: nn.Module
@@ -54,6 +56,7 @@ class Backend:
     device: torch.device
     dtype: torch.dtype
     input_size: int | None = None
+    encoder: Callable[..., Encoded] = encode
 
     @classmethod
     def open(
@@ -62,40 +65,38 @@ class Backend:
         device: str = "cpu",
         input_size: int | None = None,
         precision: str = "auto",
+        compile: bool = False,
     ) -> Backend:
         """Load a checkpoint.
 
         Parameters
         ----------
         checkpoint : name or file (`gigaseg.sam.checkpoints.checkpoint_path`); None for the one that ships.
+        device : as `gigaseg.devices.choose_device` takes it.
         precision : a key of `PRECISIONS`.
+        compile : compile the encoder for the sizes that it meets, at the first tile of each; quicker on GPUs, if there
+            is a C compiler. The result may differ by rounding.
 
         Raises
         ------
         CheckpointError
             The checkpoint is missing, damaged or of no known configuration.
+        DeviceError
+            The device is not there.
         SegmenterError
             `precision` is unknown, or `input_size` no positive multiple of the model's patch side.
         """
         if precision not in PRECISIONS:
             raise SegmenterError(unknown("precision", precision, PRECISIONS))
-        path = checkpoint_path(checkpoint or DEFAULT_CHECKPOINT)
-        state, card = read_state(path)
-        if "base" in card:
-            state, card = read_delta(path)
-        try:
-            config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
-            model = from_state(state, config, device)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        place = torch.device(choose_device(device))
+        model, config, card = open_checkpoint(checkpoint or DEFAULT_CHECKPOINT, device=place)
         if input_size is not None and (input_size < config.patch or input_size % config.patch):
             raise SegmenterError(
                 f"input size is {input_size} px, accepted: positive multiples of {config.patch} px, the patch side of "
                 f"'{config.name}'"
             )
-        place = torch.device(device)
-        dtype = PRECISIONS[precision] or (torch.bfloat16 if place.type == "cuda" else torch.float32)
-        return cls(model, config, card, place, dtype, input_size)
+        dtype = PRECISIONS[precision] or _best_dtype(place)
+        return cls(model, config, card, place, dtype, input_size, _compiled() if compile else encode)
 
     def input_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width, px, that a tile of `tile_shape` is resized to; its aspect is kept.
@@ -118,7 +119,7 @@ class Backend:
             pixels = images.to(self.device).float()
             if shape != images.shape[2:]:
                 pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True)
-            return encode(cast(Any, self.model).image_encoder, normalise(pixels, self.config), hidden=hidden)
+            return self.encoder(cast(Any, self.model).image_encoder, normalise(pixels, self.config), hidden=hidden)
 
     def sets(self, prompts: Sequence[Prompts]) -> PromptSets:
         """Prompts of the tiles of a batch as flat sets, in tile px and order, on the device."""
@@ -237,6 +238,30 @@ class Backend:
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
         ):
             yield
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cpu":
+        return torch.float32
+    with torch.cuda.device(device):
+        own = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated it would be slower than float32
+    return torch.bfloat16 if own else torch.float16
+
+
+def _compiled() -> Callable[..., Encoded]:
+    """`encode`, compiled for each size of input when it is first met."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    quick = torch.compile(encode)
+
+    def run(encoder: nn.Module, images: Tensor, *, hidden: bool = False) -> Encoded:
+        try:
+            return quick(encoder, images, hidden=hidden)
+        except BackendCompilerFailed as error:
+            reason = one_line(str(error).split("Set TORCH", 1)[0])[:200]
+            raise DeviceError(f"the encoder cannot be compiled here ({reason}); set compile to false") from error
+
+    return run
 
 
 def reaches_edge(decoded: Decoded, low_shape: tuple[int, int], threshold: float = 0.0) -> Tensor:

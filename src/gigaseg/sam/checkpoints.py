@@ -6,6 +6,7 @@ A checkpoint that was trained over another one stores the tensors that changed a
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +19,32 @@ from torch import Tensor
 
 from gigaseg.errors import CheckpointError, is_machine_fault, one_line
 from gigaseg.files import atomic, sha256_file
-from gigaseg.sam.downloads import OFFICIAL, Official, checkpoint_path, fetch
+from gigaseg.sam.downloads import OFFICIAL, Official, base_reference, checked_sha256, checkpoint_path, fetch, shipped
 
 __all__ = [
-    "OFFICIAL", "Official", "checkpoint_path", "fetch", "read_delta", "read_state", "write_delta", "write_state",
+    "OFFICIAL", "Official", "checkpoint_path", "fault_of", "fetch", "read_checkpoint", "read_delta", "read_state",
+    "write_delta", "write_state",
 ]  # fmt: skip
 
 _CARD = "gigaseg"
 _FULL_BELOW = 4096
 """Elements; smaller tensors (norms, biases, the frequencies of positions) stay float32: half of them saves nothing."""
+
+
+def read_checkpoint(name_or_path: str | Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint of any kind: its file, every tensor (one of changes is laid over its base) and its card.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing, damaged or not the published file of its name.
+    """
+    path = checkpoint_path(name_or_path)
+    checked_sha256(name_or_path, path)
+    state, card = read_state(path)
+    if "base" in card:
+        state, card = read_delta(path)
+    return path, state, card
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -56,7 +74,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {}).get(_CARD, "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if is_machine_fault(error):
             raise
         raise CheckpointError(f"{path}: damaged safetensors file ({one_line(error)})") from error
@@ -79,7 +97,22 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: damaged, or no file of torch.save ({one_line(error)[:200]})") from error
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path}: holds no state dict; expected names with tensors")
-    return {str(name): tensor for name, tensor in content.items()}
+    for name, tensor in content.items():
+        fault = fault_of(tensor)
+        if fault:
+            raise CheckpointError(f"{path}: tensor '{one_line(name)}' is {fault}, expected a plain one with its values")
+    return {str(name): tensor.detach() for name, tensor in content.items()}
+
+
+def fault_of(tensor: Tensor) -> str | None:
+    """What keeps a tensor from being read as plain values; None for nothing."""
+    if tensor.is_meta:
+        return "without values (on the meta device)"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "sparse or nested"
+    return "complex" if tensor.is_complex() else None
 
 
 def write_state(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str, Any], *, half: bool = False) -> None:
@@ -123,7 +156,7 @@ def write_delta(
     Parameters
     ----------
     path, state, card, half : as `write_state`; the card gets ``base`` with name and sha256.
-    base : name or file of a whole checkpoint (`checkpoint_path`).
+    base : name or file of a whole checkpoint (`checkpoint_path`); a relative path is kept relative to `path`'s folder.
 
     Raises
     ------
@@ -137,16 +170,22 @@ def write_delta(
     if missing:
         raise CheckpointError(f"{path}: {len(missing)} tensors of the base {file} are missing, the first: {missing[0]}")
     changed = {name: tensor for name, tensor in state.items() if not _same(tensor, known.get(name))}
-    write_state(path, changed, {**card, "base": {"name": str(base), "sha256": sha256_file(file)}}, half=half)
+    name = str(base)
+    if name not in OFFICIAL and name not in shipped() and not file.is_absolute():
+        name = Path(os.path.relpath(file, Path(path).parent)).as_posix()
+    sha256 = checked_sha256(base, file)
+    write_state(path, changed, {**card, "base": {"name": name, "sha256": sha256}}, half=half)
 
 
 def read_delta(path: str | Path, base: str | Path | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint of `write_delta` laid over its base: every tensor, and the card of the delta.
 
+    A card without a configuration gets the base's.
+
     Parameters
     ----------
     path : the delta.
-    base : name or file of its base; None for the one that it names.
+    base : name or file of its base; None for the one that it names, a relative path being seen from `path`'s folder.
 
     Raises
     ------
@@ -155,10 +194,10 @@ def read_delta(path: str | Path, base: str | Path | None = None) -> tuple[dict[s
     """
     changed, card = read_state(path)
     named = card.get("base")
-    if not isinstance(named, dict) or not {"name", "sha256"} <= named.keys():
+    if not isinstance(named, dict) or not all(isinstance(named.get(key), str) for key in ("name", "sha256")):
         raise CheckpointError(f"{path}: names no base; expected a checkpoint of changes")
     try:
-        file = checkpoint_path(named["name"] if base is None else base)
+        file = checkpoint_path(base_reference(Path(path), named["name"]) if base is None else base)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: its base: {error}") from error
     found = sha256_file(file)
@@ -168,12 +207,14 @@ def read_delta(path: str | Path, base: str | Path | None = None) -> tuple[dict[s
         )
     state, base_card = read_state(file)
     _refuse_delta(file, base_card)
+    if "config" in base_card:
+        card.setdefault("config", base_card["config"])
     return {**state, **changed}, card
 
 
 def _refuse_delta(file: Path, card: Mapping[str, Any]) -> None:
     if "base" in card:
-        raise CheckpointError(f"{file}: holds changes over '{card['base'].get('name')}'; expected a whole checkpoint")
+        raise CheckpointError(f"{file}: holds changes over another one; expected a whole checkpoint")
 
 
 def _same(tensor: Tensor, known: Tensor | None) -> bool:

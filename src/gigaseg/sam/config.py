@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gigaseg.errors import CheckpointError, one_line, unknown
+
+_SIZES = {
+    "image_size": 1 << 16, "patch": 1 << 10, "embed_dim": 1 << 16, "depth": 1 << 10, "heads": 1 << 10,
+    "window": 1 << 12, "prompt_dim": 1 << 16, "decoder_depth": 1 << 10, "decoder_heads": 1 << 10,
+    "decoder_mlp": 1 << 20, "iou_hidden": 1 << 20, "mask_channels": 1 << 12,
+}  # fmt: skip
+"""Largest value read from a card, far above any model: what is larger is damaged, and would only fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +67,71 @@ class SamConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamConfig:
         """The configuration that `as_dict` described; raises CheckpointError on unknown, missing or wrong fields."""
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"configuration is {_shown(values)}, accepted: an object with the sizes of the model")
         known = {field.name: field for field in fields(cls)}
         for name in values:
             if name not in known:
-                raise CheckpointError(f"configuration: {unknown('field', name, known)}")
+                raise CheckpointError(f"configuration: {unknown('field', str(name), known)}")
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         try:
-            return cls(**given)
+            config = cls(**given)
         except TypeError as error:
             raise CheckpointError(f"configuration is incomplete ({one_line(error)})") from error
+        _check(config)
+        return config
+
+
+def _check(config: SamConfig) -> None:
+    """Raise CheckpointError unless a model can be built of these values, which come from a file."""
+
+    def refuse(name: str, accepted: str) -> None:
+        raise CheckpointError(f"configuration: {name} is {_shown(getattr(config, name))}, accepted: {accepted}")
+
+    if not isinstance(config.name, str) or not config.name:
+        refuse("name", "a text")
+    for name, largest in _SIZES.items():
+        if not _is_integer(getattr(config, name), 1, largest):
+            refuse(name, f"an integer from 1 to {largest}")
+    blocks = config.global_blocks
+    if (
+        not isinstance(blocks, tuple)
+        or not all(_is_integer(i, 0, config.depth - 1) for i in blocks)
+        or len(set(blocks)) < len(blocks)
+    ):
+        refuse("global_blocks", f"different integers from 0 to {config.depth - 1}")
+    if not _is_number(config.mlp_ratio) or not 0 < config.mlp_ratio <= 64 or config.embed_dim * config.mlp_ratio < 1:
+        refuse("mlp_ratio", "a number above 0, up to 64")
+    for name in ("pixel_mean", "pixel_std"):
+        values = getattr(config, name)
+        if not isinstance(values, tuple) or len(values) != 3 or not all(_is_number(value) for value in values):
+            refuse(name, "three finite numbers, of R, G and B")
+    if min(config.pixel_std) < 1e-6:
+        refuse("pixel_std", "three numbers above 0 (1e-6)")
+    # what the modules of segment-anything divide by
+    for name, divisor, what in (
+        ("image_size", config.patch, "patch"),
+        ("embed_dim", config.heads, "heads"),
+        ("prompt_dim", math.lcm(8, 2 * config.decoder_heads), "8, and of twice decoder_heads"),
+        ("mask_channels", 4, "4"),
+    ):
+        if getattr(config, name) % divisor:
+            refuse(name, f"a multiple of {what}" + ("" if what == str(divisor) else f" ({divisor})"))
+
+
+def _is_integer(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e9
+
+
+def _shown(value: object) -> str:
+    text = one_line(repr(list(value) if isinstance(value, tuple) else value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 CONFIGS: dict[str, SamConfig] = {

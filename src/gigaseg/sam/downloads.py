@@ -5,10 +5,13 @@ Nothing here needs torch, so that planning a cohort and fetching stay light.
 
 from __future__ import annotations
 
+import email.utils
 import fcntl
 import http.client
+import json
 import logging
 import os
+import ssl
 import sys
 import time
 import urllib.error
@@ -25,7 +28,14 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 5
+"""Attempts one after another that bring nothing new."""
 _TIMEOUT_S = 60
+_LONGEST_WAIT_S = 120
+"""A server that asks for more patience is not waited for."""
+_PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+"""Refusals that may pass, as all of a server's own errors may."""
+_LARGEST_HEADER = 100_000_000
+"""Bytes; what safetensors itself accepts."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Official:
     file : its file name, kept on this machine too.
     url : where it is published.
     sha256 : of the file.
-    size : of the file, bytes; for people and for the progress.
+    size : of the file, bytes.
     licence : of the weights.
     """
 
@@ -88,13 +98,17 @@ def checkpoint_path(name_or_path: str | Path) -> Path:
     Raises
     ------
     CheckpointError
-        It is not there; for a published one the message holds the command that fetches it.
+        It is not there; for a published one, whose size must be right too, the message holds the command that fetches
+        it. The content is looked at where it is read (`checked_sha256`).
     """
     name = str(name_or_path)
     if name in OFFICIAL:
         path = cache_folder() / OFFICIAL[name].file
         if not path.is_file():
             raise CheckpointError(f"checkpoint is '{name}', not found at {path}; run: gigaseg checkpoints {name}")
+        found, expected = path.stat().st_size, OFFICIAL[name].size
+        if found != expected:
+            raise CheckpointError(_another(name, path, f"{found} bytes", f"{expected}"))
         return path
     inside = shipped()
     if name in inside:
@@ -107,12 +121,55 @@ def checkpoint_path(name_or_path: str | Path) -> Path:
     raise CheckpointError(f"{unknown('checkpoint', name, [*inside, *OFFICIAL])}; or a file")
 
 
+def _another(name: str, path: Path, found: str, expected: str) -> str:
+    return (
+        f"checkpoint is '{name}', but {path} is another file: {found}, expected {expected}; "
+        f"run: gigaseg checkpoints {name}"
+    )
+
+
+def checked_sha256(name_or_path: str | Path, path: Path) -> str:
+    """The sha256 of `path`, the file of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        `name_or_path` is a published checkpoint, and the file another one.
+    """
+    found, expected = sha256_file(path), checkpoint_sha256(str(name_or_path))
+    if expected not in (None, found):
+        raise CheckpointError(_another(str(name_or_path), path, f"sha256 {found}", str(expected)))
+    return found
+
+
+def base_reference(delta: Path, name: str) -> str | Path:
+    """What `checkpoint_path` takes for the base that a checkpoint of changes names: a name, or a file.
+
+    A relative path is seen from the folder of `delta`, so that both can be moved together.
+    """
+    return name if name in OFFICIAL or name in shipped() else delta.parent / name
+
+
+def named_base(path: str | Path) -> str | None:
+    """Name of the base in the card of a checkpoint of changes; None for any other file. Only the header is read."""
+    try:
+        with Path(path).open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size <= _LARGEST_HEADER else {}
+        return str(json.loads(header["__metadata__"]["gigaseg"])["base"]["name"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def inventory() -> str:
     """One line a checkpoint that has a name: name, size, licence, and its file or that it is not fetched."""
     rows = [(name, path.stat().st_size, "ships with gigaseg", str(path)) for name, path in shipped().items()]
     for name, official in OFFICIAL.items():
         path = cache_folder() / official.file
-        rows.append((name, official.size, official.licence, str(path) if path.is_file() else "not fetched"))
+        place = "not fetched"
+        if path.is_file():
+            place = str(path) if path.stat().st_size == official.size else f"another file: {path}"
+        rows.append((name, official.size, official.licence, place))
     return "".join(f"{name:10} {size / 1e6:5.0f} MB  {licence:18}  {place}\n" for name, size, licence, place in rows)
 
 
@@ -123,6 +180,8 @@ def checkpoint_sha256(name: str) -> str | None:
 
 def fetch(name: str, folder: str | Path | None = None) -> Path:
     """Download a published checkpoint, unless it is there; a download that broke off goes on where it stood.
+
+    Another file under its name is replaced, once the right one is here.
 
     Parameters
     ----------
@@ -144,7 +203,9 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
     official = OFFICIAL[name]
     target = Path(folder or cache_folder()) / official.file
     if target.is_file():
-        return target
+        if target.stat().st_size == official.size and sha256_file(target) == official.sha256:
+            return target
+        log.warning("%s is not the published checkpoint '%s'; fetching that", target, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     with part.open("ab") as stream:
@@ -165,25 +226,44 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
 
 
 def _download(official: Official, stream: IO[bytes]) -> None:
-    """Append to `stream` what it lacks of the file; several attempts, each going on where the last one ended."""
-    for attempt in range(1, _ATTEMPTS + 1):
+    """Append to `stream` what it lacks of the file; attempts go on where the last one ended, as long as they help."""
+    most, failures = stream.seek(0, os.SEEK_END), 0
+    while True:
+        wait = 0.0
         try:
             if _append(official, stream):
                 return
             reason: object = "the connection ended early"
         except urllib.error.HTTPError as error:
-            if error.code < 500:
-                raise CheckpointError(f"{official.url}: HTTP {error.code} {one_line(error.reason)}") from error
+            wait = _retry_after(error.headers.get("Retry-After"))
+            if (error.code < 500 and error.code not in _PASSING) or wait > _LONGEST_WAIT_S:
+                later = f"; the server asks to wait {wait:.0f} s" if wait else ""
+                raise CheckpointError(f"{official.url}: HTTP {error.code} {one_line(error.reason)}{later}") from error
             reason = error
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = error
-        log.warning("%s: %s (attempt %d of %d)", official.file, one_line(reason), attempt, _ATTEMPTS)
-        if attempt < _ATTEMPTS:
-            time.sleep(0.1 * 4 ** (attempt - 1))
-    raise CheckpointError(
-        f"{official.url}: cannot be fetched ({one_line(reason)}); what came is kept and the next attempt goes on from "
-        "there; or put the file there yourself"
-    )
+        have = stream.seek(0, os.SEEK_END)
+        failures = 1 if have > most else failures + 1
+        most = max(most, have)
+        log.warning("%s: %s (attempt %d of %d)", official.file, one_line(reason), failures, _ATTEMPTS)
+        if failures >= _ATTEMPTS:
+            raise CheckpointError(
+                f"{official.url}: cannot be fetched ({one_line(reason)}); what came is kept and the next attempt goes "
+                "on from there; or put the file there yourself"
+            )
+        time.sleep(max(wait, 0.1 * 4 ** (failures - 1)))
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds that a server asks to wait: a number, or a date (RFC 9110, 10.2.3); 0 for nothing that can be read."""
+    if value is None:
+        return 0.0
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
 
 
 def _append(official: Official, stream: IO[bytes]) -> bool:

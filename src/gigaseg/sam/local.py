@@ -44,7 +44,11 @@ def window_origins(sets: PromptSets, patch: int, grid: tuple[int, int], window: 
     ----------
     window : side in embedding cells. The window is shifted to stay inside the grid; a grid narrower than it is covered
         whole along that axis.
+
+    Raises ValueError when `window` is less than 1.
     """
+    if window < 1:
+        raise ValueError(f"window is {window}, accepted: a whole number of cells >= 1")
     room = torch.tensor([max(0, grid[1] - window), max(0, grid[0] - window)], device=sets.points.device)
     origin = torch.round(centres(sets, patch, grid) - window / 2).long()
     return torch.minimum(origin.clamp(min=0), room)
@@ -54,7 +58,11 @@ def window_sizes(sets: PromptSets, patch: int, grid: tuple[int, int], window: in
     """Side of the window that each prompt needs, (n,) int64: `window`, twice, four times it, …; 0 for the whole grid.
 
     The smallest that holds the prompt's box and `MARGIN`, all its points, and what is positive of its mask prompt.
+
+    Raises ValueError when `window` is less than 1.
     """
+    if window < 1:
+        raise ValueError(f"window is {window}, accepted: a whole number of cells >= 1")
     need = torch.zeros(len(sets), device=sets.points.device)
     middle = centres(sets, patch, grid)
     if sets.boxes is not None:
@@ -62,7 +70,8 @@ def window_sizes(sets: PromptSets, patch: int, grid: tuple[int, int], window: in
         need = torch.maximum(need, sides.amax(1).nan_to_num())
     if sets.points.shape[1]:
         reach = ((sets.points.nan_to_num() + 0.5) / patch - middle[:, None]).abs().amax(2)
-        need = torch.maximum(need, (2 * reach * (sets.labels >= 0)).amax(1))
+        # windows start at whole cells, up to half a cell from where their centre would have them
+        need = torch.maximum(need, ((2 * reach + 1) * (sets.labels >= 0)).amax(1))
     if sets.masks is not None:
         inside = sets.masks[:, 0] > 0
         for axis, across in ((0, 1), (1, 2)):

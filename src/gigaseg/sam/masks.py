@@ -14,6 +14,9 @@ from gigaseg.sam.packed import PackedMasks, pack, to_instances
 
 __all__ = ["PackedMasks", "best", "chosen", "crop_masks", "every", "pack", "resize_matrix", "stability", "to_instances"]
 
+_MASKS = 128
+"""Masks whose stability is measured at a time: 128 MB for a tile of 1024 px that they cover whole."""
+
 _PIXELS = 1 << 24
 """Pixels of all crops resized at a time: 64 MB in float32."""
 
@@ -41,13 +44,28 @@ def chosen(decoded: Decoded, index: Tensor) -> Decoded:
     return Decoded(decoded.logits[index], decoded.origin[index], decoded.quality[index], features)
 
 
-def stability(logits: Tensor, threshold: float = 0.0, offset: float = 1.0) -> Tensor:
-    """Stability score of masks (…, h, w): IoU of the masks at `threshold` + and - `offset`; 0 where both are empty.
+def stability(
+    decoded: Decoded,
+    input_shape: tuple[int, int],
+    tile_shape: tuple[int, int],
+    low_shape: tuple[int, int] | None = None,
+    threshold: float = 0.0,
+    offset: float = 1.0,
+) -> Tensor:
+    """Stability score of masks, (n,): IoU of the masks at `threshold` + and - `offset`; 0 where both are empty.
 
-    As in segment-anything's automatic mask generator, but on the low-res logits, as its exported model has it.
+    In tile px, as segment-anything's automatic mask generator has it: on low-res logits small objects have too few
+    pixels for it. Arguments as of `crop_masks`.
     """
-    low = (logits > threshold - offset).sum((-1, -2))
-    return (logits > threshold + offset).sum((-1, -2)) / low.clamp(min=1)
+    pixels = [
+        [
+            crop_masks(chosen(decoded, some), input_shape, tile_shape, low_shape, threshold + sign * offset).pixels()
+            for some in torch.split(torch.arange(len(decoded.quality), device=decoded.quality.device), _MASKS)
+        ]
+        for sign in (1, -1)
+    ]
+    high, low = (torch.cat(parts) if parts else decoded.quality[:, 0].long() for parts in pixels)
+    return high / low.clamp(min=1)
 
 
 @lru_cache(maxsize=32)

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, one_line
-from gigaseg.sam.checkpoints import checkpoint_path, read_delta, read_state
+from gigaseg.sam.checkpoints import fault_of, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()  # segment-anything imports torchvision
 
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer  # noqa: E402
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of weights that are read; integers would be quantised ones without their scale."""
 
 
 def build(config: SamConfig, device: str | torch.device = "cpu") -> Sam:
@@ -83,29 +86,49 @@ def load(checkpoint: str | Path, config: SamConfig | None = None, device: str | 
     CheckpointError
         The file cannot be read, or its tensors are not the ones of the configuration.
     """
-    path = checkpoint_path(checkpoint)
-    state, card = read_state(path)
-    if "base" in card:
-        state, card = read_delta(path)
+    return open_checkpoint(checkpoint, config, device)[0]
+
+
+def open_checkpoint(
+    checkpoint: str | Path, config: SamConfig | None = None, device: str | torch.device = "cpu"
+) -> tuple[Sam, SamConfig, dict[str, Any]]:
+    """As `load`, with the configuration and the card (empty for files of other programs)."""
+    path, state, card = read_checkpoint(checkpoint)
     try:
         if config is None:
             config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
-        return from_state(state, config, device)
+        return from_state(state, config, device), config, card
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
 def from_state(state: Mapping[str, Tensor], config: SamConfig, device: str | torch.device = "cpu") -> Sam:
-    """A model in float32 with exactly the tensors of `state`; raises CheckpointError when they do not fit `config`.
+    """A model in float32 with exactly the tensors of `state`.
 
     Tensors that are float32 on `device` already become the model's own, without a copy.
+
+    Raises
+    ------
+    CheckpointError
+        They do not fit `config`, are no plain floating-point tensors, or hold values that are not finite in float32.
     """
-    sam = build(config, "meta")
-    tensors = {name: tensor.to(device, torch.float32) for name, tensor in state.items()}
-    _check(sam.state_dict(), tensors, config)
+    try:
+        sam = build(config, "meta")
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"configuration '{config.name}' makes no model ({one_line(error)})") from error
+    _check(sam.state_dict(), state, config)
+    tensors = {}
+    for name, tensor in state.items():
+        fault = fault_of(tensor) or (None if tensor.dtype in _DTYPES else str(tensor.dtype))
+        if fault:
+            raise CheckpointError(f"tensor '{name}' is {fault}, expected plain floating-point values")
+        tensors[name] = tensor.detach().to(device, torch.float32)
+        if not tensors[name].isfinite().all():
+            raise CheckpointError(f"tensor '{name}' holds values that are not finite")
     sam.load_state_dict(tensors, assign=True)  # nothing is initialised in vain
     for name in ("pixel_mean", "pixel_std"):  # not part of a state dict
-        sam.register_buffer(name, torch.tensor(getattr(config, name), device=device).view(-1, 1, 1), persistent=False)
+        values = torch.tensor(getattr(config, name), dtype=torch.float32, device=device)
+        sam.register_buffer(name, values.view(-1, 1, 1), persistent=False)
     return sam.eval()
 
 

@@ -40,6 +40,19 @@ class PackedMasks:
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]).long()
         return sides[:, 0] * sides[:, 1]
 
+    def pixels(self) -> Tensor:
+        """Number of pixels of each mask, (n,) int64."""
+        before = torch.nn.functional.pad(self.bits.cumsum(0), (1, 0))
+        return before[self.offsets + self.area] - before[self.offsets]
+
+    def compact(self) -> PackedMasks:
+        """The same masks in a buffer that holds nothing else, in their order."""
+        area = self.area
+        start = area.cumsum(0) - area
+        place = torch.arange(int(area.sum()), device=area.device)
+        bits = self.bits[place + (self.offsets - start).repeat_interleave(area)]
+        return PackedMasks(self.boxes, bits, start, self.scores)
+
     def cpu(self) -> PackedMasks:
         """The same masks in the host's memory, brought there by one transfer."""
         if self.bits.device.type == "cpu":

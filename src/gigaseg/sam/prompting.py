@@ -17,11 +17,13 @@ class PromptSets:
     Attributes
     ----------
     image : (n,) int64, the image of each in the batch that was encoded; ascending.
-    points : (n, k, 2) float32 x, y in input px. As SAM takes them: a point names the pixel that it lies at, and half a
-        pixel is added. n and k may be 0.
+    points : (n, k, 2) float32 x, y in input px. As SAM takes them: a point names a pixel, and the model adds half of
+        one. A place (pixel corners at integers, as everywhere in gigaseg) is given less half a pixel. n and k may be 0.
     labels : (n, k) int8: 1 positive, 0 negative, -1 padding. The decoder sees padding as tokens of their own, as in the
         reference; `groups` can take it away.
-    boxes : (n, 4) float32 xmin, ymin, xmax, ymax in input px, NaN rows for sets without a box; or None.
+    boxes : (n, 4) float32 xmin, ymin, xmax, ymax in input px, NaN rows for sets without a box; or None. Half-open edges
+        as they are: the model adds half a pixel here too and so sees a box that much to the right and below, as SAM's
+        users give boxes and as `small` was trained.
     masks : (n, 1, 4 h, 4 w) logits on the low-res grid of an embedding h x w; or None.
     """
 

@@ -14,6 +14,9 @@ from gigaseg.sam.torchvision_ops import ensure_torchvision
 def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
     """Greedy suppression within each image by the IoU of the masks' boxes.
 
+    Boxes reach from the first to the last pixel of a mask, without that one's width, as segment-anything has them: it
+    matters for small objects.
+
     Parameters
     ----------
     masks : n masks; empty ones are dropped.
@@ -29,6 +32,7 @@ def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
     from torchvision.ops import nms
 
     boxes = masks.boxes.float()
+    boxes[:, 2:] -= (boxes[:, 2:] > boxes[:, :2]).float()
     apart = (boxes.max() + 1 if len(boxes) else 0) * image.to(boxes)  # images never meet
     kept = nms(boxes + apart[:, None], masks.scores, threshold)
     kept = kept[masks.area[kept] > 0]

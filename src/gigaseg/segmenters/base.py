@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,6 +97,7 @@ class TileInstances:
     scores : (n,) float32 in [0, 1].
     class_prob : (n, classes) float32, rows sum to 1.
     prompt : (n,) int64 id of the prompt that each instance comes from (`Prompts.id`), or None without prompts.
+    left_out : number of prompted objects without an instance, by reason: "empty", "below_min_score".
     """
 
     boxes: Tensor
@@ -104,6 +106,7 @@ class TileInstances:
     class_prob: Tensor
     polygons: npt.NDArray[np.object_] | None = None
     prompt: npt.NDArray[np.int64] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 class Segmenter(Protocol):

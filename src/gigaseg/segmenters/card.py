@@ -7,7 +7,8 @@ is read without importing that module.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,10 +24,45 @@ GROUP = "gigaseg.segmenters"
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a segmenter: its default (whose type is the option's type), unit and meaning."""
+    """One option of a segmenter.
+
+    Attributes
+    ----------
+    default : its type is the option's type.
+    help : its meaning, with the unit.
+    low, high : least and largest number accepted; None: any.
+    choices : the texts accepted; None: any.
+    """
 
     default: bool | int | float | str
     help: str
+    low: float | None = None
+    high: float | None = None
+    choices: Sequence[str] | None = None
+
+    @property
+    def accepted(self) -> str:
+        """Words for the values that `accepts` takes."""
+        if self.choices is not None:
+            return ", ".join(self.choices)
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[type(self.default)]
+        if self.low is not None and self.high is not None:
+            return f"{words} from {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"{words} >= {self.low:g}"
+        return words if self.high is None else f"{words} <= {self.high:g}"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is of the option's type, finite and within its limits."""
+        if type(value) is not type(self.default):
+            return False
+        if self.choices is not None and value not in self.choices:
+            return False
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if isinstance(value, str):
+            return True
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
 @dataclass(frozen=True)
@@ -49,6 +85,7 @@ class Card:
     revision : raised when the segmenter's results change.
     options : its own options by name.
     needs_prompts_file : whether those prompts come from the sheet's `prompts` file.
+    overlaps : what becomes of pixels that masks of a tile share, "exclusive" or "keep", where a preset does not say.
     """
 
     name: str
@@ -67,6 +104,7 @@ class Card:
     revision: int
     options: Mapping[str, Option]
     needs_prompts_file: bool = False
+    overlaps: str = "exclusive"
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in, strings (from a command line) converted to each option's type.
@@ -74,7 +112,7 @@ class Card:
         Raises
         ------
         SegmenterError
-            An unknown option, or a value of the wrong type.
+            An unknown option, or a value of the wrong type or out of its limits.
         """
         values: dict[str, Any] = {name: option.default for name, option in self.options.items()}
         for name, value in given.items():
@@ -84,18 +122,18 @@ class Card:
         return values
 
     def _convert(self, name: str, value: Any) -> Any:
-        default = self.options[name].default
-        kind = type(default)
+        option = self.options[name]
+        kind = type(option.default)
         if isinstance(value, str) and kind is not str:
             lowered = value.strip().lower()
             with suppress(KeyError, ValueError):
                 value = {"true": True, "false": False}[lowered] if kind is bool else kind(lowered)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if type(value) is not kind or value != value:
+        if not option.accepts(value):
             raise SegmenterError(
-                f"segmenter '{self.name}': option '{name}' is {value!r}, accepted: a {kind.__name__} "
-                f"(default {default!r}; {self.options[name].help})"
+                f"segmenter '{self.name}': option '{name}' is {value!r}, accepted: {option.accepted} "
+                f"(default {option.default!r}; {option.help})"
             )
         return value
 

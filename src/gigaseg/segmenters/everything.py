@@ -25,14 +25,19 @@ class Everything:
         options = context.options
         self.card = card
         self._backend = Backend.open(
-            context.checkpoint, context.device, options["input_size"] or None, options["precision"]
+            context.checkpoint,
+            context.device,
+            options["input_size"] or None,
+            options["precision"],
+            compile=options["compile"],
         )
         self._max_area: float = options["max_area"]
         self._settings = {
             "points_per_side": options["points_per_side"],
             "pred_iou_thresh": options["pred_iou_thresh"],
             "stability_thresh": options["stability_score_thresh"],
-            "box_nms": options["box_nms_thresh"],
+            "nms": options["nms"],
+            "nms_thresh": options["box_nms_thresh"],
             "window": options["window"] or None,
         }
 

@@ -37,7 +37,11 @@ class Prompted:
         options = context.options
         self.card = replace(card, classes=context.classes or card.classes)
         self._backend = Backend.open(
-            context.checkpoint, context.device, options["input_size"] or None, options["precision"]
+            context.checkpoint,
+            context.device,
+            options["input_size"] or None,
+            options["precision"],
+            compile=options["compile"],
         )
         self._multimask: bool = options["multimask"]
         self._min_score: float = options["min_score"]
@@ -63,11 +67,19 @@ class Prompted:
             return to_instances(_no_masks(), image, len(prompts), torch.zeros(0, classes))
         masks = self._masks(self._backend.encode(images), prompts, (images.shape[2], images.shape[3])).cpu()
         # a predicted IoU can leave [0, 1], a score cannot
-        kept = torch.nonzero((masks.area > 0) & (masks.scores.clamp(0, 1) >= self._min_score))[:, 0]
+        filled, sure = masks.area > 0, masks.scores.clamp(0, 1) >= self._min_score
+        kept = torch.nonzero(filled & sure)[:, 0]
         prob = F.one_hot(torch.from_numpy(of_class)[kept].long(), classes).float()
         found = to_instances(masks[kept], image[kept], len(prompts), prob)
         origin = [ids[kept[image[kept] == i].numpy()] for i in range(len(prompts))]
-        return [replace(instances, prompt=prompt) for instances, prompt in zip(found, origin)]
+        lost = [
+            {"empty": int((~filled)[image == i].sum()), "below_min_score": int((filled & ~sure)[image == i].sum())}
+            for i in range(len(prompts))
+        ]
+        return [
+            replace(instances, prompt=prompt, left_out=reasons)
+            for instances, prompt, reasons in zip(found, origin, lost)
+        ]
 
     def _masks(self, encoded: Encoded, prompts: list[Prompts], tile_shape: tuple[int, int]) -> PackedMasks:
         """One mask an object, in their order; those with an outline are decoded apart, some at a time."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.errors import SegmenterError, unknown
+from gigaseg.errors import SegmenterError
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card
 from gigaseg.slides.base import BRIGHTFIELD, FLUORESCENCE, RASTER
@@ -150,8 +150,6 @@ def settings(card: Card, context: Context) -> Settings:
         # without a pixel size a nucleus has the size that the card names
         scale = float(card.object_diameter or typical) / float(card.options["diameter_um"].default)
     fluorescence = context.info.kind == FLUORESCENCE
-    if options["stain"] not in STAINS:
-        raise SegmenterError(f"segmenter 'watershed': {unknown('stain', options['stain'], STAINS)}")
     kind = "fluorescence" if fluorescence else "stain"
     return Settings(
         stain=None if fluorescence else STAINS[options["stain"]],

@@ -1,0 +1,36 @@
+"""Which device computes: what a user may ask for, and what this machine has."""
+
+from __future__ import annotations
+
+import re
+
+from gigaseg.errors import DeviceError
+
+_WORD = re.compile(r"auto|cpu|cuda(?::(\d{1,9}))?")
+
+
+def choose_device(wanted: str) -> str:
+    """The device for `wanted`, as torch names it.
+
+    Parameters
+    ----------
+    wanted : "cpu"; "cuda" or "cuda:N", a GPU by its number; "auto", the first GPU when there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        Another word, or a GPU that is not there; the message says what is.
+    """
+    word = _WORD.fullmatch(wanted)
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda:0" if number else "cpu"
+    if word is None or int(word[1] or 0) >= number:
+        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(number))])
+        why = "" if number else "; no GPU is seen" if torch.version.cuda or torch.version.hip else "; torch is for CPUs"
+        raise DeviceError(f"device is '{wanted}', accepted on this machine: auto, {there}{why}")
+    return f"cuda:{int(word[1] or 0)}"
