@@ -16,7 +16,7 @@ rule train:
     params:
         method=PLAN.config.train.method,
         data=PLAN.config.train.data or "",
-        out=PLAN.config.train.out,
+        out=lambda wildcards, output: str(Path(output[0]).parent),
         options=PLAN.config.train.options,
     shell:
         "gigaseg train {params.method:q} --data {params.data:q} --out {params.out:q} {params.options:q} 2>> {log:q}"
