@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import processor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -395,14 +396,6 @@ def page(machine: Machine, sections: list[tuple[str, list[dict]]]) -> str:
     return "\n".join(
         [*lines, "", f"Machine: {name}; torch {torch.__version__}, Python {platform.python_version()}.", ""]
     )
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from machine import processor
 from stitch_cells import Field, score, write_slide
 from stitch_real import comes_back
 from stitch_rectangles import KINDS, rectangles
@@ -53,8 +54,8 @@ def main() -> None:
         "",
         f"`python benchmarks/stitch.py{' --peers VENV' * bool(args.peers)} --sizes {' '.join(map(str, args.sizes))}`",
         "",
-        f"Machine: {cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}; shared with other work, so "
-        "CPU seconds are the figures to compare: the least of three runs up to a million cells (sopa: "
+        f"Machine: {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; shared with other work, "
+        "so CPU seconds are the figures to compare: the least of three runs up to a million cells (sopa: "
         "100,000), one run beyond.",
         "Cells: ellipses of 16 points on a jittered grid of 40 px, each drawn anew (shifted by 0.4 px, at most 1, "
         "or by any with *any shift*) "
@@ -273,16 +274,6 @@ def peak_mb() -> float:
     """Peak resident memory of this process since it was started (getrusage would count its parent's, too)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
-def cpu() -> str:
-    """The processor as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import time
 from multiprocessing import get_context
 from pathlib import Path
 
+from machine import processor
+
 # nothing else is imported here: processes that only read load this file again, and gigaseg's imports are not theirs
 
 HERE = Path(__file__).parent
@@ -267,16 +269,6 @@ def verdict(reader: str, what: str, pairs: list[tuple[tuple[float, float], tuple
 def rate(megabytes: float, times: list[tuple[float, float]]) -> str:
     """MB per second of wall clock, the median."""
     return f"{megabytes / statistics.median(wall for wall, _ in times):.0f}"
-
-
-def processor() -> str:
-    """The processor as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

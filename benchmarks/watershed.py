@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from machine import processor
 
 from gigaseg.geometry import Bounds, Shape2d
 from gigaseg.metrics.instance import Counts, aji, match_counts, panoptic_quality
@@ -138,15 +139,6 @@ def report(rows: list[dict[str, float | str]]) -> str:
         f"{table}\n\n"
         f"Machine: {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; shared with other work.\n"
     )
-
-
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

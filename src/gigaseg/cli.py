@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gigaseg import __version__
-from gigaseg.commands import COMMANDS, Command
+from gigaseg.commands import COMMANDS
+from gigaseg.commands.base import Command
 from gigaseg.errors import CheckpointError, DeviceError, UpstreamFailure, UserError, one_line
 
 log = logging.getLogger("gigaseg")

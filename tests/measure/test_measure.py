@@ -1,10 +1,6 @@
 """measure end to end: columns, regions, summaries, memory."""
 
 import json
-import os
-import signal
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from clusters import cluster_that_loses_a_worker
 from gigaseg.config import MeasureConfig
 from gigaseg.errors import ConfigError, FormatError, SlideError
 from gigaseg.files import with_metadata
@@ -121,28 +118,9 @@ def test_a_cluster_gives_the_same_bytes(wide_slide):
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(wide_slide):
-    from distributed import LocalCluster
-
     expected = measured(wide_slide, block=1)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        nanny = next(iter(cluster.workers.values()))
-        victim = cluster.scheduler.workers[nanny.worker_address]
-        done, killed = threading.Event(), threading.Event()
-
-        def kill_in_the_middle():
-            while not done.is_set():
-                if victim.processing:
-                    os.kill(nanny.pid, signal.SIGKILL)
-                    killed.set()
-                    return
-                time.sleep(0.0005)
-
-        killer = threading.Thread(target=kill_in_the_middle)
-        killer.start()
-        found = measured(wide_slide, block=1, scheduler=cluster.scheduler_address)
-        done.set()
-        killer.join()
-    assert killed.is_set()
+    with cluster_that_loses_a_worker() as address:
+        found = measured(wide_slide, block=1, scheduler=address)
     assert found == expected
 
 

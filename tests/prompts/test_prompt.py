@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
-import tifffile
 
 from gigaseg.cli import main
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
@@ -16,21 +15,13 @@ from gigaseg.files import write_failure
 from gigaseg.instances.prompts import tile_prompts
 from gigaseg.prompts.prompt import prompt
 from gigaseg.prompts.table import PromptTable
-from gigaseg.slides.inspect import inspect
 from gigaseg.tiles.grid import grid
+from glass import write_glass
 
 
 @pytest.fixture
 def slide(tmp_path):
-    """1000 x 600 px of glass with a piece of tissue at x 100..400, y 100..400."""
-    image = np.full((600, 1000, 3), 245, np.uint8)
-    image[100:400, 100:400] = (200, 90, 160)
-    tifffile.imwrite(
-        tmp_path / "s.tif", image, photometric="rgb", tile=(128, 128), resolution=(1e4, 1e4),
-        resolutionunit="CENTIMETER",
-    )  # fmt: skip
-    inspect(tmp_path / "s.tif", slide="s").write(tmp_path / "slide.json")
-    return tmp_path
+    return write_glass(tmp_path, x=(100, 400), y=(100, 400))
 
 
 def geojson(path, *features):

@@ -1,10 +1,6 @@
 """The stitched file is the same for every way of working on the slide, and what is wrong with an input is told."""
 
 import json
-import os
-import signal
-import threading
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -16,6 +12,7 @@ import shapely
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from clusters import cluster_that_loses_a_worker
 from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
 from gigaseg.files import with_metadata, write_failure
 from gigaseg.instances.table import Instances, read_instances
@@ -137,28 +134,9 @@ def test_workers_give_the_same_bytes(slide, scheduler):
 
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(slide):
-    from distributed import LocalCluster
-
     expected = stitched(slide, "one.parquet")
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        nanny = next(iter(cluster.workers.values()))
-        victim = cluster.scheduler.workers[nanny.worker_address]
-        done, killed = threading.Event(), threading.Event()
-
-        def kill_in_the_middle():
-            while not done.is_set():
-                if victim.processing:
-                    os.kill(nanny.pid, signal.SIGKILL)
-                    killed.set()
-                    return
-                time.sleep(0.0005)
-
-        killer = threading.Thread(target=kill_in_the_middle)
-        killer.start()
-        found = stitched(slide, "cluster.parquet", scheduler=cluster.scheduler_address, block=1)
-        done.set()
-        killer.join()
-    assert killed.is_set()
+    with cluster_that_loses_a_worker() as address:
+        found = stitched(slide, "cluster.parquet", scheduler=address, block=1)
     assert found == expected
 
 

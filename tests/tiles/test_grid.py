@@ -13,21 +13,14 @@ from gigaseg.slides.inspect import inspect
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.grid import Grid, grid
 from gigaseg.tiles.tiling import BOTTOM, LEFT, RIGHT, TOP, Tiling
+from glass import write_glass
 
 PRESET = Preset(tiles=TilesConfig(tile=100, overlap=0), foreground=ForegroundConfig(min_fraction=0.01))
 
 
 @pytest.fixture
 def slide(tmp_path):
-    """1000 x 600 px of glass with a piece of tissue at x 300..500, y 300..400."""
-    image = np.full((600, 1000, 3), 245, np.uint8)
-    image[300:400, 300:500] = (200, 90, 160)
-    tifffile.imwrite(
-        tmp_path / "s.tif", image, photometric="rgb", tile=(128, 128), resolution=(1e4, 1e4),
-        resolutionunit="CENTIMETER",
-    )  # fmt: skip
-    inspect(tmp_path / "s.tif", slide="s").write(tmp_path / "slide.json")
-    return tmp_path
+    return write_glass(tmp_path, x=(300, 500), y=(300, 400))
 
 
 def make(folder, preset=PRESET, side_files=(), **keys):

@@ -1,0 +1,87 @@
+"""What is no step of the data's path: scores, model weights, training, the demo slide."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from gigaseg.commands.base import Command, add_path
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "prediction", "label image, instances.parquet or other polygons; or a folder of them")
+    add_path(parser, "truth", "the same for the truth; folders are paired by file name")
+    parser.add_argument("--out", type=Path, help="scores as JSON (default: none)")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples for the intervals (default: 1000)")
+    parser.add_argument("--classes", nargs="+", help="names of the classes to score (default: all of the truth)")
+    parser.add_argument(
+        "--radius", type=float, default=12.0, help="px within which centroids are one object (default: 12)"
+    )
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8, 0.9], help="IoUs of F1")
+    parser.add_argument("--slide", type=Path, help="slide.json, for truth in a CRS (default: beside the prediction)")
+    parser.add_argument("--connected", action="store_true", help="give 8-connected parts of a label ids of their own")
+    parser.add_argument("--reference", action="store_true", help="add the figures as single papers compute them")
+
+
+def _evaluate(args: Namespace) -> None:
+    from gigaseg.metrics.evaluate import evaluate
+
+    found = evaluate(
+        args.prediction,
+        args.truth,
+        out=args.out,
+        bootstrap=args.bootstrap,
+        classes=args.classes,
+        radius=args.radius,
+        thresholds=args.thresholds,
+        slide=args.slide,
+        connected=args.connected,
+        reference=args.reference,
+    )
+    sys.stdout.write(found.table() + "\n")
+
+
+def _checkpoints_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="names to fetch, such as vit_b, or files to look for (default: list)")
+
+
+def _checkpoints(args: Namespace) -> None:
+    from gigaseg.sam.downloads import OFFICIAL, checkpoint_path, fetch, inventory
+
+    if not args.names:
+        sys.stdout.write(inventory())
+    for name in args.names:
+        sys.stdout.write(f"{fetch(name) if name in OFFICIAL else checkpoint_path(name)}\n")
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    from gigaseg.train.train import add_arguments
+
+    add_arguments(parser)
+
+
+def _train(args: Namespace) -> None:
+    from gigaseg.train.train import train
+
+    train(args)
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "--out", "folder to write slide.tif, its truth and slides.tsv into")
+    parser.add_argument("--side", type=int, default=4096, help="width and height of the slide, px (default: 4096)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+
+
+def _demo(args: Namespace) -> None:
+    from gigaseg.testing.demo import write_demo
+
+    write_demo(args.out, side=args.side, seed=args.seed)
+
+
+TOOLS: dict[str, Command] = {
+    "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
+    "checkpoints": Command("fetch published model weights, or list them", _checkpoints_arguments, _checkpoints, None),
+    "train": Command("train a method on images with instances", _train_arguments, _train, None),
+    "demo": Command("a synthetic slide with its truth", _demo_arguments, _demo, None),
+}
