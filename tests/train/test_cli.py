@@ -1,11 +1,15 @@
 """`gigaseg train`: one command trains, resumes and tells mistakes; the package needs little beside torch."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from gigaseg.cli import main
@@ -30,6 +34,32 @@ def test_a_model_is_trained_from_a_folder_and_its_card_states_the_data(folder, t
     assert main(words) == 0  # done already: nothing changes
     assert main([*words, "--rate=0.1"]) == 2
     assert "made with another configuration" in capsys.readouterr().err
+
+
+def test_small_killed_in_the_middle_goes_on_to_the_same_curve_and_the_same_weights(folder, tmp_path):
+    words = [sys.executable, "-m", "gigaseg", "train", "sam", "--config=small", "--data", str(folder), *SHORT]
+    words += ["--steps=5", "--save-every=2", "--validate-every=5", "--optimiser=muon", "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*words, str(killed)], env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(lines(killed / "train.csv")) < 4:  # three steps: one after the last saved state
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "best.safetensors").exists()
+    for out in (killed, whole):
+        subprocess.run([*words, str(out)], env=environment, check=True, capture_output=True, timeout=300)
+    for name in ("train.csv", "validation.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    with safe_open(killed / "best.safetensors", "pt") as one, safe_open(whole / "best.safetensors", "pt") as two:
+        assert all(torch.equal(one.get_tensor(name), two.get_tensor(name)) for name in one.keys())  # noqa: SIM118
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def weights(path):
         return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["gigaseg"])  # noqa: SIM118
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_with_the_very_same_numbers(samples, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "optimiser"), [(0, "adamw"), (2, "muon")])
+def test_a_stopped_run_goes_on_with_the_very_same_numbers(samples, tmp_path, workers, optimiser):
     method = SamMethod(TINY, SamTraining(crop=64, objects=4, smallest=12, largest=20, window=6, corrected=0.7))
-    loop = replace(LOOP, workers=workers, accumulate=2)
+    loop = replace(LOOP, workers=workers, accumulate=2, optimiser=optimiser)
     run(method, loop, samples[:3], samples[3:], tmp_path / "whole")
     # the kill comes a step after the last saved state: that step is logged, but will be done again
     run(method, loop, samples[:3], samples[3:], tmp_path / "killed", stop_after=5)

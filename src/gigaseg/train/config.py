@@ -17,6 +17,7 @@ class LoopConfig:
     batch: int = key(4, "crops a process and micro-batch", low=1)
     accumulate: int = key(1, "micro-batches a step", low=1)
     balance: float = key(0.5, "0: images as they are, 1: groups (such as modalities) equally often", low=0, high=1)
+    optimiser: str = key("adamw", "adamw, or muon for the matrices of hidden layers", choices=("adamw", "muon"))
     rate: float = key(5e-4, "peak learning rate", low=0)
     last_rate: float = key(0.01, "final learning rate, share of the peak", low=0, high=1)
     warmup: int = key(100, "steps of linear warm-up", low=0)

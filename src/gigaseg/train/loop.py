@@ -25,6 +25,7 @@ from gigaseg.train.config import LoopConfig
 from gigaseg.train.data import Sample
 from gigaseg.train.distributed import Group
 from gigaseg.train.method import Method
+from gigaseg.train.optimise import optimisers
 from gigaseg.train.records import Board, Table
 from gigaseg.train.state import Average, Progress, read_state, write_state
 
@@ -99,10 +100,7 @@ class _Run:
         )
         torch.manual_seed(config.seed)
         self.model = method.build().to(self.device).train()
-        groups = [{**group, "scale": group.get("scale", 1.0)} for group in method.groups(self.model)]
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=config.rate, betas=(0.9, config.beta2), weight_decay=config.decay, fused=True
-        )
+        self.optimisers = optimisers(method.groups(self.model), config)
         self.average = Average(self.model, config.ema) if config.ema else None
         self.progress = Progress()
         self._resume()
@@ -124,7 +122,8 @@ class _Run:
             return
         content = read_state(path, self.digest)
         self.model.load_state_dict(content["model"])
-        self.optimiser.load_state_dict(content["optimiser"])
+        for optimiser, saved in zip(self.optimisers, content["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         if self.average is not None:
             self.average.values = {name: value.to(self.device) for name, value in content["average"].items()}
         self.progress = Progress(**content["progress"])
@@ -174,16 +173,21 @@ class _Run:
         return min(share, 1.0)
 
     def rate(self) -> float:
-        """Learning rate of the next step: linear warm-up, then half a cosine down to ``last_rate``."""
+        """Learning rate of the next step: linear warm-up, then half a cosine down to ``last_rate``.
+
+        With `Method.drops` it falls to a tenth at each of these shares of the run instead.
+        """
         config = self.config
         warm = min(1.0, (self.progress.step + 1) / config.warmup) if config.warmup else 1.0
+        if self.method.drops:
+            return config.rate * warm * math.pow(0.1, sum(self._share() >= drop for drop in self.method.drops))
         cosine = 0.5 * (1 + math.cos(math.pi * self._share()))
         return config.rate * warm * (config.last_rate + (1 - config.last_rate) * cosine)
 
     def _step(self, batches: Sequence[Batch]) -> dict[str, float]:
         config, step = self.config, self.progress.step
         rate = self.rate()
-        for group in self.optimiser.param_groups:
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = rate * group["scale"]
         sums: dict[str, Tensor] = {}
         for micro, batch in enumerate(batches):
@@ -199,10 +203,12 @@ class _Run:
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach() / len(batches)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip if config.clip else math.inf)
         if bool(torch.isfinite(norm)):
-            self.optimiser.step()
+            for optimiser in self.optimisers:
+                optimiser.step()
         else:
             log.warning("step %d: the gradient is not finite; the step is left out", step + 1)
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model, step + 1)
         row = {name: float(value) for name, value in self.group.mean(sums).items()}
@@ -262,7 +268,7 @@ class _Run:
     def _save(self) -> None:
         if self.group.first:
             average = None if self.average is None else self.average.values
-            write_state(self.out / "state.pt", self.digest, self.progress, self.model, self.optimiser, average)
+            write_state(self.out / "state.pt", self.digest, self.progress, self.model, self.optimisers, average)
 
 
 _FREE = ("steps", "minutes", "device", "threads", "workers", "log_every", "save_every", "validate_every", "patience")

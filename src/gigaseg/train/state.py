@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from gigaseg.errors import FormatError, is_machine_fault, one_line
 from gigaseg.files import atomic
 
-FORMAT = "gigaseg/training/1"
+FORMAT = "gigaseg/training/2"
 
 
 class Average:
@@ -66,7 +67,7 @@ def write_state(
     digest: str,
     progress: Progress,
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     average: dict[str, Tensor] | None,
 ) -> None:
     """Write everything that decides how the run goes on. The random numbers follow from the step's number."""
@@ -75,7 +76,7 @@ def write_state(
         "digest": digest,
         "progress": vars(progress),
         "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         "average": average,
     }
     with atomic(path) as temporary:
