@@ -33,6 +33,8 @@ class Foreground:
     """The least method: one convolution that predicts the foreground; nothing about it is random."""
 
     name = "foreground"
+    base = None
+    drops = ()
 
     def __init__(self, crop=32, scores=None):
         self.crop = crop

@@ -161,6 +161,15 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkConfig:
+    """What the target `benchmark` runs; nothing else reads it."""
+
+    data: str | None = key(None, "folder with dsb2018, monuseg, consep; null: there is nothing to measure on")
+    out: str = key("accuracy", "folder of the page, its figures and the predictions")
+    options: tuple[str, ...] = key(tuple, "further options of benchmarks/accuracy.py, such as --workflow")
+
+
+@dataclass(frozen=True)
 class Config:
     """config.yaml as a whole."""
 
@@ -169,6 +178,7 @@ class Config:
     presets: dict[str, Preset] = key(lambda: {"nuclei": Preset()}, "presets by name; the first one is the default")
     report: ReportConfig = key(ReportConfig, "see ReportConfig")
     train: TrainConfig = key(TrainConfig, "see TrainConfig")
+    benchmark: BenchmarkConfig = key(BenchmarkConfig, "see BenchmarkConfig")
 
 
 def load_config(content: Mapping[str, Any], source: str = "config.yaml") -> Config:

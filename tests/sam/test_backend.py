@@ -61,6 +61,26 @@ def test_the_input_is_the_tile_rounded_up_to_patches_or_the_size_asked_for(backe
         backend.input_shape((20, 60))
 
 
+def test_a_model_that_is_there_makes_the_same_backend(backend, checkpoint):
+    made = Backend.from_model(backend.model, backend.config, {"a": 1}, input_size=128)
+    opened = Backend.open(checkpoint, input_size=128)
+    assert made.card == {"a": 1}
+    assert torch.equal(made.encode(tiles(1, 60)).embedding, opened.encode(tiles(1, 60)).embedding)
+    with pytest.raises(SegmenterError, match="input size is 100 px"):
+        Backend.from_model(backend.model, backend.config, {}, input_size=100)
+    with pytest.raises(SegmenterError, match="unknown precision"):
+        Backend.from_model(backend.model, backend.config, {}, precision="fp61")
+
+
+def test_tiles_resized_before_are_encoded_as_they_are(backend):
+    sized = dataclasses.replace(backend, input_size=128)
+    pixels = sized.resized(tiles(1, 60))
+    assert pixels.shape == (1, 3, 128, 128)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(sized.resized(pixels), pixels)
+    assert torch.equal(sized.encode(pixels).embedding, sized.encode(tiles(1, 60)).embedding)
+
+
 def test_wrong_options_are_told_in_one_line(checkpoint):
     with pytest.raises(SegmenterError, match="unknown precision 'fp61'; accepted: auto, fp32, fp16, bf16"):
         Backend.open(checkpoint, precision="fp61")

@@ -85,6 +85,20 @@ def test_a_window_stands_for_the_image_and_lies_at_its_place():
         assert torch.equal(found[i], expected)
 
 
+def test_beyond_its_limits_a_mask_is_background():
+    logits = smooth(40, (32, 32))
+    limits = torch.tensor([[20.4, 30.0, 90.5, 70.49], [0, 0, 128, 128], [-9, -9, 300, 40], [50, 50, 50, 60]]).repeat(
+        10, 1
+    )
+    free = painted(crop_masks(decoded(logits), (128, 128), (128, 128)), (128, 128))
+    found = painted(crop_masks(decoded(logits), (128, 128), (128, 128), limits=limits), (128, 128))
+    centre = torch.arange(128) + 0.5
+    across = (centre >= limits[:, :1]) & (centre < limits[:, 2:3])
+    down = (centre >= limits[:, 1:2]) & (centre < limits[:, 3:4])
+    assert torch.equal(found, free & down[:, :, None] & across[:, None])
+    assert not found[3::4].any()
+
+
 def test_the_resize_as_a_matrix_is_the_resize():
     line = torch.randn(1, 1, 24, dtype=torch.float64)
     resized = F.interpolate(F.interpolate(line, 96, mode="linear"), 70, mode="linear")

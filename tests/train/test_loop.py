@@ -90,6 +90,14 @@ def test_the_rate_warms_up_and_falls_as_half_a_cosine(samples, tmp_path):
         assert rate == pytest.approx(LOOP.rate * min(1, (step + 1) / 3) * cosine)
 
 
+def test_a_method_with_drops_has_its_rate_fall_to_a_tenth_at_each(samples, tmp_path):
+    method = Foreground()
+    method.drops = (0.5, 0.75)
+    run(method, replace(LOOP, warmup=0), samples, [], tmp_path)
+    found = [float(row["rate"]) / LOOP.rate for row in rows(tmp_path / "train.csv")]
+    assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_a_budget_of_time_ends_the_schedule(samples, tmp_path):
     progress = run(Foreground(), replace(LOOP, steps=10**6, minutes=0.02), samples, [], tmp_path)
     assert 1.2 <= progress.seconds < 5

@@ -86,17 +86,43 @@ class Backend:
         SegmenterError
             `precision` is unknown, or `input_size` no positive multiple of the model's patch side.
         """
-        if precision not in PRECISIONS:
-            raise SegmenterError(unknown("precision", precision, PRECISIONS))
+        _check_precision(precision)
         place = torch.device(choose_device(device))
         model, config, card = open_checkpoint(checkpoint or DEFAULT_CHECKPOINT, device=place)
+        return cls.from_model(model, config, card, device, input_size, precision, compile)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        config: SamConfig,
+        card: dict[str, Any],
+        device: str = "cpu",
+        input_size: int | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+    ) -> Backend:
+        """As `open`, with a model that is there: it is moved to the device and put into evaluation mode.
+
+        Parameters
+        ----------
+        model, config, card : as `gigaseg.sam.model.open_checkpoint` gives them.
+
+        Raises
+        ------
+        DeviceError, SegmenterError
+            As `open`.
+        """
+        _check_precision(precision)
+        place = torch.device(choose_device(device))
         if input_size is not None and (input_size < config.patch or input_size % config.patch):
             raise SegmenterError(
                 f"input size is {input_size} px, accepted: positive multiples of {config.patch} px, the patch side of "
                 f"'{config.name}'"
             )
         dtype = PRECISIONS[precision] or _best_dtype(place)
-        return cls(model, config, card, place, dtype, input_size, _compiled() if compile else encode)
+        encoder = _compiled() if compile else encode
+        return cls(model.to(place).eval(), config, card, place, dtype, input_size, encoder)
 
     def input_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width, px, that a tile of `tile_shape` is resized to; its aspect is kept.
@@ -113,13 +139,18 @@ class Backend:
         return int(height), int(width)
 
     def encode(self, images: Tensor, *, hidden: bool = False) -> Encoded:
-        """Encode tiles (b, 3, height, width) uint8 RGB, resized to the input with anti-aliasing."""
-        shape = self.input_shape((images.shape[2], images.shape[3]))
+        """Encode tiles (b, 3, height, width) RGB, uint8 or float 0..255, resized to the input (`resized`)."""
         with self.running():
-            pixels = images.to(self.device).float()
-            if shape != images.shape[2:]:
-                pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True)
+            pixels = self.resized(images)
             return self.encoder(cast(Any, self.model).image_encoder, normalise(pixels, self.config), hidden=hidden)
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Tiles as `encode` takes them at the size of the input, with anti-aliasing: float32 0..255, on the device."""
+        shape = self.input_shape((images.shape[2], images.shape[3]))
+        pixels = images.to(self.device).float()
+        if shape == images.shape[2:]:
+            return pixels
+        return F.interpolate(pixels, shape, mode="bilinear", antialias=True)
 
     def sets(self, prompts: Sequence[Prompts]) -> PromptSets:
         """Prompts of the tiles of a batch as flat sets, in tile px and order, on the device."""
@@ -162,6 +193,7 @@ class Backend:
         window: int | None = None,
         grow: bool = True,
         threshold: float = 0.0,
+        limits: Tensor | None = None,
     ) -> PackedMasks:
         """One mask a prompt set, cropped in tile px, on the device.
 
@@ -175,6 +207,7 @@ class Backend:
             or four times, and so on. None: the whole embedding.
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
         threshold : of the logits.
+        limits : (n, 4) boxes in tile px beyond which each mask is background.
 
         Returns
         -------
@@ -187,9 +220,9 @@ class Backend:
             for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
                 several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
                 for at, decoded in self._windows(encoded, some, several, window, grow, threshold):
-                    parts.append(
-                        crop_masks(decoded, self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w), threshold)
-                    )
+                    some_limits = None if limits is None else limits.to(self.device)[index[at]]
+                    shapes = (self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w))
+                    parts.append(crop_masks(decoded, *shapes, threshold, some_limits))
                     order.append(index[at])
             if not parts:
                 none = torch.zeros(0, device=self.device)
@@ -238,6 +271,11 @@ class Backend:
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
         ):
             yield
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise SegmenterError(unknown("precision", precision, PRECISIONS))
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:

@@ -172,7 +172,18 @@ def read_card(name: str) -> Card:
         raise SegmenterError(f"segmenter '{name}': module {module} cannot be found ({one_line(error)})") from error
     if spec is None or spec.origin is None:
         raise SegmenterError(f"segmenter '{name}': module {module} cannot be found")
-    path = Path(spec.origin).with_name(f"{name}.json")
+    return card_from(Path(spec.origin).with_name(f"{name}.json"))
+
+
+@cache
+def card_from(path: Path) -> Card:
+    """Read a card from its file: what a segmenter's own module does, which may run without being installed.
+
+    Raises
+    ------
+    SegmenterError
+        It is missing or malformed.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         options = {key: Option(**value) for key, value in content.pop("options").items()}
@@ -180,5 +191,5 @@ def read_card(name: str) -> Card:
         return Card(**content, classes=classes, options=options)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SegmenterError(
-            f"segmenter '{name}': its card {path} is missing or malformed ({one_line(error)})"
+            f"segmenter '{path.stem}': its card {path} is missing or malformed ({one_line(error)})"
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 import gigaseg
-from gigaseg.sam.checkpoints import write_state
+from gigaseg.sam.checkpoints import write_delta, write_state
 from gigaseg.train.config import LoopConfig
 from gigaseg.train.method import Method
 from gigaseg.train.state import Progress
@@ -26,7 +26,12 @@ def write_checkpoint(
     progress: Progress,
     about: Mapping[str, Any],
 ) -> None:
-    """Write weights (float16) with a card: data, licence, split, figures, seed, commit, configuration."""
+    """Write weights (float16) with a card: data, licence, split, figures, seed, commit, configuration.
+
+    A method with a `base` gets a checkpoint of what changed over it. A ``threshold`` among the figures is also the
+    card's own: it is what a segmenter applies.
+    """
+    figures = {name: round(value, 5) for name, value in progress.figures.items() if math.isfinite(value)}
     card = {
         "method": method.name,
         **method.card(),
@@ -34,12 +39,17 @@ def write_checkpoint(
         "seed": config.seed,
         "step": progress.step,
         "minutes": round(progress.seconds / 60, 1),
-        "figures": {name: round(value, 5) for name, value in progress.figures.items() if math.isfinite(value)},
+        "figures": figures,
+        **{name: value for name, value in figures.items() if name == "threshold"},
         "package": gigaseg.__version__,
         "commit": commit(),
         **about,
     }
-    write_state(path, method.exported(values), card, half=True)
+    base = getattr(method, "base", None)  # methods from elsewhere may know of none
+    if base is None:
+        write_state(path, method.exported(values), card, half=True)
+    else:
+        write_delta(path, method.exported(values), base, card, half=True)
 
 
 def commit() -> str:

@@ -159,6 +159,13 @@ def random_crop(
     that the image covers less than 0.7 of the crop's side, nor beyond a factor of 8. Half of the turns are multiples
     of 90°, which do not blur.
     """
+    return crop(sample, random_affine(sample, size, rng, diameters, rotate), size, rng)
+
+
+def random_affine(
+    sample: Sample, size: int, rng: np.random.Generator, diameters: tuple[float, float], rotate: bool = True
+) -> np.ndarray:
+    """The map of `random_crop`, from crop px to image px."""
     scale = math.exp(rng.uniform(math.log(diameters[0]), math.log(diameters[1])))
     scale = min(scale / sample.diameter, 8.0) if sample.diameter > 0 else 1.0
     scale = max(scale, 0.7 * size / max(sample.labels.shape))
@@ -174,4 +181,4 @@ def random_crop(
     centre = np.array(
         [np.clip(c, low, high) if low <= high else (low + high) / 2 for c, (low, high) in zip(centre, limits)]
     )
-    return crop(sample, affine(scale, angle, bool(rng.random() < 0.5), (centre[0], centre[1]), size), size, rng)
+    return affine(scale, angle, bool(rng.random() < 0.5), (centre[0], centre[1]), size)

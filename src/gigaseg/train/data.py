@@ -28,6 +28,8 @@ class Entry:
     labels : reads the label image: (y, x) int32, 0 is background, one id an instance; `shape` is the image's (y, x).
     group : stratum of splits and of the figures, such as the modality; empty when unknown.
     split : as the data set itself states it, such as train or val; empty when it states none.
+    pixels : reads the image, (y, x, 3) uint8, where it is only a part of its file; None: the file is the image.
+    whole : name of the image that it is a part of, by which a split file may name it; empty when it is none.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Entry:
     labels: Callable[[tuple[int, int]], np.ndarray] = field(repr=False)
     group: str = ""
     split: str = ""
+    pixels: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    whole: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def load(entries: Sequence[Entry], workers: int = 1) -> list[Sample]:
 
 
 def _load(entry: Entry) -> Sample:
-    image = read_rgb(entry.image)
+    image = read_rgb(entry.image) if entry.pixels is None else entry.pixels()
     labels = consecutive(entry.labels(image.shape[:2]))
     if labels.shape != image.shape[:2]:
         raise FormatError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gigaseg.errors import FormatError, unknown
+from gigaseg.train.centersam.layouts import monuseg_crops, tissuenet
 from gigaseg.train.data import Entry, read_labels
 from gigaseg.train.published import dsb2018, monuseg
 
@@ -80,7 +81,13 @@ def read_tsv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {"plain": plain, "dsb2018": dsb2018, "monuseg": monuseg}
+LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {
+    "plain": plain,
+    "dsb2018": dsb2018,
+    "monuseg": monuseg,
+    "monuseg-crops": monuseg_crops,
+    "tissuenet": tissuenet,
+}
 """Layouts by name; a method's own layouts join here."""
 
 

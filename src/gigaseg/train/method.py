@@ -14,16 +14,29 @@ from gigaseg.train.data import Sample
 
 
 class Method(Protocol):
-    """A trainable method: its model, what it makes of an image, its losses and its figure of merit."""
+    """A trainable method: its model, what it makes of an image, its losses and its figure of merit.
+
+    Attributes
+    ----------
+    name : of the method.
+    base : checkpoint by name or file that its own stores changes over; None: a checkpoint is whole.
+    drops : shares of the run, 0..1, at which the learning rate falls to a tenth; none: half a cosine.
+    """
 
     name: str
+
+    @property
+    def base(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def drops(self) -> tuple[float, ...]: ...  # noqa: D102
 
     def build(self) -> nn.Module:
         """The model, initialised, on the CPU. The loop seeds the generator before."""
         ...
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW; a group's ``scale`` multiplies the learning rate (default 1)."""
+        """Parameter groups as AdamW takes them; a group's ``scale`` multiplies the learning rate (default 1)."""
         ...
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> Crop:

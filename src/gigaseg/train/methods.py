@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gigaseg.errors import ConfigError, unknown
 from gigaseg.options import add_options, from_options
 from gigaseg.sam.config import CONFIGS
+from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
 
 if TYPE_CHECKING:
@@ -61,7 +62,26 @@ def _sam(args: Namespace) -> Method:
     return SamMethod(config, training, args.weights)
 
 
+_CENTERSAM_OWN = tuple(name for name in CenterSamTraining.__dataclass_fields__ if name != "colour")
+
+
+def _centersam_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
+    add_options(parser, CenterSamTraining, _CENTERSAM_OWN)
+    add_options(parser.add_argument_group("colours"), ColourConfig)
+
+
+def _centersam(args: Namespace) -> Method:
+    from gigaseg.train.centersam.method import CenterSamMethod
+
+    training = replace(from_options(CenterSamTraining, args), colour=from_options(ColourConfig, args))
+    if training.smallest > training.largest:
+        raise ConfigError(f"--smallest is {training.smallest:g}, accepted: at most --largest ({training.largest:g})")
+    return CenterSamMethod(training, args.sam)
+
+
 METHODS: dict[str, Trainable] = {
     "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam),
+    "centersam": Trainable("CenterSAM: a detector whose boxes prompt SAM", _centersam_arguments, _centersam),
 }
 """By name; a method's own module adds its entry here."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gigaseg.sam.config import CONFIGS, SamConfig
 from gigaseg.sam.decoder import Decoded, decode
-from gigaseg.sam.encoder import encode, normalise
+from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.model import build, load
 from gigaseg.sam.prompting import PromptSets
 from gigaseg.train.auxiliary import dense_loss, dense_targets, head
@@ -27,6 +27,12 @@ from gigaseg.train.simulate import PIXEL_CENTRE, correction, first_prompts
 from gigaseg.train.windows import paste, targets
 
 
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter decays: weights do; biases, norms, tokens and position tables do not."""
+    plain = parameter.ndim < 2 or any(word in name for word in ("embed.", "pos", "token", "point_embeddings"))
+    return not plain or name.endswith("proj.weight")
+
+
 class SamMethod:
     """Trains a SAM model from scratch, or further from given weights.
 
@@ -38,6 +44,8 @@ class SamMethod:
     """
 
     name = "sam"
+    base = None
+    drops = ()
 
     def __init__(
         self, model: SamConfig = CONFIGS["small"], training: SamTraining | None = None, weights: str | None = None
@@ -74,8 +82,7 @@ class SamMethod:
         decayed: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
-            plain = parameter.ndim < 2 or any(word in name for word in ("embed.", "pos", "token", "point_embeddings"))
-            (others if plain and not name.endswith("proj.weight") else decayed).append(parameter)
+            (decayed if decays(name, parameter) else others).append(parameter)
         return [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
 
     def prepare(self, sample: Sample, rng: np.random.Generator) -> Crop:
@@ -93,6 +100,17 @@ class SamMethod:
         with torch.autocast(batch.images.device.type, enabled=False):
             images = vary(batch.images, rng, t.colour)
         encoded = encode(cast(Any, model).image_encoder, normalise(images, self.config))
+        losses = self.mask_losses(model, encoded, batch, rng)
+        if t.dense:
+            dense = dense_loss(cast(Any, model).auxiliary(encoded.embedding), dense_targets(batch.labels, self.stride))
+            losses |= {"loss": losses["loss"] + t.dense * dense, "dense": dense}
+        return losses
+
+    def mask_losses(
+        self, model: nn.Module, encoded: Encoded, batch: Batch, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """Losses of the masks that simulated prompts on encoded crops give; see `losses`."""
+        t = self.training
         multimask = bool(rng.random() < t.multimask)
         window = None if t.window == 0 or rng.random() < t.full else t.window
         rounds = 1 + (int(rng.integers(t.corrections)) + 1 if rng.random() < t.corrected else 0)
@@ -108,11 +126,7 @@ class SamMethod:
                     sets = self._correct(sets, decoded, best, part, rng, remember)
         names = ("loss", "focal", "dice", "quality", "iou")
         zero = encoded.embedding.sum() * 0  # crops may have no object, and every process takes its step
-        losses = {name: torch.stack([zero, *(parts[name] for parts in found)]).sum() for name in names}
-        if t.dense:
-            dense = dense_loss(cast(Any, model).auxiliary(encoded.embedding), dense_targets(batch.labels, self.stride))
-            losses |= {"loss": losses["loss"] + t.dense * dense, "dense": dense}
-        return losses
+        return {name: torch.stack([zero, *(parts[name] for parts in found)]).sum() for name in names}
 
     def _mask_losses(self, decoded: Decoded, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Losses of one round, and which of the m masks counted, (n,)."""

@@ -97,7 +97,7 @@ def _from_file(entries: Sequence[Entry], path: Path, fold: int | None) -> list[s
         listed = {image: "val" if part == str(fold) else "train" for image, part in listed.items()}
     parts = []
     for entry in entries:
-        part = listed.get(entry.name)
+        part = listed.get(entry.name, listed.get(entry.whole))
         if part not in PARTS:
             raise FormatError(f"{path}: image '{entry.name}' has split '{part}', accepted: {', '.join(PARTS)}")
         parts.append(part)

@@ -20,7 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, method in METHODS.items():
         child = sub.add_parser(name, help=method.help, description=method.help)
         child.add_argument("--data", type=Path, required=True, help="folder of the data set")
-        child.add_argument("--layout", default="plain", help="plain, dsb2018, monuseg (default: plain)")
+        child.add_argument(
+            "--layout", default="plain", help="plain, dsb2018, monuseg, monuseg-crops, tissuenet (default: plain)"
+        )
         child.add_argument(
             "--split", default="own", help="own, random-80-10-10, all, or a TSV file with split or fold (default: own)"
         )

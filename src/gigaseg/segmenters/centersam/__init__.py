@@ -1,0 +1,1 @@
+"""CenterSAM: a detector of object centres whose boxes prompt SAM."""

@@ -1,0 +1,122 @@
+"""Segmenter `centersam`: a detector finds the objects of each tile, and SAM outlines what lies in their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gigaseg.sam.encoder import Encoded
+from gigaseg.sam.packed import PackedMasks, to_instances
+from gigaseg.sam.prompting import box_sets
+from gigaseg.sam.suppression import mask_nms
+from gigaseg.segmenters.base import Context, TileBatch, TileInstances
+from gigaseg.segmenters.card import Card, card_from
+from gigaseg.segmenters.centersam.checkpoint import Loaded, open_centersam
+from gigaseg.segmenters.centersam.peaks import Peaks, decode
+
+
+class CenterSam:
+    """CenterNet's peaks as box prompts.
+
+    Attributes
+    ----------
+    card : the card, with the classes of the checkpoint.
+    threshold : least score of an object. Objects of a run with a lower one that exceed it are those of a run with it:
+        what scores less takes nothing away from what scores more.
+    """
+
+    def __init__(self, card: Card, context: Context) -> None:
+        options = context.options
+        loaded = open_centersam(
+            context.checkpoint,
+            context.device,
+            options["input_size"] or None,
+            options["precision"],
+            compile=options["compile"],
+        )
+        self._set(card, loaded, options)
+
+    @classmethod
+    def of(cls, loaded: Loaded, options: Mapping[str, Any] | None = None) -> CenterSam:
+        """A segmenter on models that are there, such as those in training.
+
+        Parameters
+        ----------
+        options : of the card; those about the loading of a checkpoint are not looked at.
+        """
+        card = card_from(Path(__file__).with_name("centersam.json"))
+        segmenter = cls.__new__(cls)
+        segmenter._set(card, loaded, card.complete(options or {}))
+        return segmenter
+
+    def _set(self, card: Card, loaded: Loaded, options: Mapping[str, Any]) -> None:
+        self.card = replace(card, classes=loaded.detector.config.classes)
+        self.threshold: float = options["threshold"] or loaded.threshold
+        self._backend = loaded.backend
+        self._detector = loaded.detector
+        self._top: int = options["top"]
+        self._clahe: bool = options["clahe"]
+        self._nms: float = options["nms"]
+        self._min_quality: float = options["min_quality"]
+        self._window: int | None = options["window"] or None
+        self._margin: float = options["margin"]
+        self._level: float = options["mask_logit"]
+
+    def segment(self, batch: TileBatch) -> list[TileInstances]:
+        """Instances of each tile by descending score; on a CPU tile by tile, which takes less memory."""
+        step = 1 if batch.images.device.type == "cpu" else len(batch.tiles)
+        found: list[TileInstances] = []
+        for i in range(0, len(batch.tiles), step):
+            found += self._run(batch.images[i : i + step])
+        return found
+
+    def _run(self, images: Tensor) -> list[TileInstances]:
+        if self._clahe:
+            from gigaseg.segmenters.centersam.clahe import clahe
+
+            images = clahe(images)
+        shape = (images.shape[2], images.shape[3])
+        pixels = self._backend.resized(images)
+        encoded = self._backend.encode(pixels)
+        with self._backend.running():
+            peaks = self._within(self._detect(pixels, encoded), shape)
+            masks = self._masks(encoded, peaks, shape)
+            good = (masks.area > 0) & (masks.scores.clamp(0, 1) >= self._min_quality)
+            masks = replace(masks, scores=peaks.scores)[good]
+            image, shares = peaks.image[good], peaks.shares[good]
+            kept = mask_nms(masks, image, self._nms)
+            return to_instances(masks[kept].compact(), image[kept], len(images), shares[kept])
+
+    def _masks(self, encoded: Encoded, peaks: Peaks, tile_shape: tuple[int, int]) -> PackedMasks:
+        """SAM's mask of each box, cut at the box grown by the margin."""
+        sets = box_sets(peaks.image, peaks.boxes)
+        if self._margin < 0:
+            return self._backend.masks(encoded, sets, tile_shape, window=self._window, threshold=self._level)
+        reach = (peaks.boxes[:, 2:] - peaks.boxes[:, :2]) * self._margin
+        limits = torch.cat([peaks.boxes[:, :2] - reach, peaks.boxes[:, 2:] + reach], 1).clamp(min=0)
+        return self._backend.masks(
+            encoded, sets, tile_shape, window=self._window, grow=False, threshold=self._level, limits=limits
+        )
+
+    def _detect(self, pixels: Tensor, encoded: Encoded) -> Peaks:
+        """Peaks of tiles (b, 3, H, W) at the size of the input, which is filled up to what the detector takes."""
+        multiple = self._detector.multiple
+        down, right = (-side % multiple for side in pixels.shape[2:])
+        images = F.pad(self._detector.normalise(pixels), (0, right, 0, down))  # with the mean colour
+        maps = self._detector(images, encoded.embedding if self._detector.uses_embedding else None)
+        return decode(maps[-1], self._top, self.threshold)
+
+    def _within(self, peaks: Peaks, tile_shape: tuple[int, int]) -> Peaks:
+        """The peaks with their boxes in tile px and clipped to the tile, without those narrower than a pixel."""
+        height, width = tile_shape
+        scale = height / self._backend.input_shape(tile_shape)[0]
+        low = peaks.boxes.new_zeros(4)
+        high = peaks.boxes.new_tensor([width, height, width, height])
+        peaks = replace(peaks, boxes=torch.minimum(torch.maximum(peaks.boxes * scale, low), high))
+        return peaks[((peaks.boxes[:, 2:] - peaks.boxes[:, :2]) >= 1).all(1)]

@@ -1,0 +1,1 @@
+"""Training of the `centersam` segmenter's detector."""

@@ -1,0 +1,208 @@
+"""Training of CenterSAM: a detector whose boxes prompt SAM, over a SAM that stays as it is or is trained a little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gigaseg.errors import CheckpointError, ConfigError
+from gigaseg.files import sha256_file
+from gigaseg.sam.backend import DEFAULT_CHECKPOINT, Backend
+from gigaseg.sam.checkpoints import checkpoint_path, read_checkpoint
+from gigaseg.sam.config import SamConfig, infer_config
+from gigaseg.sam.encoder import Encoded, encode, normalise
+from gigaseg.sam.model import open_checkpoint
+from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, build_detector
+from gigaseg.train.batches import Batch, collate
+from gigaseg.train.centersam.config import CenterSamTraining
+from gigaseg.train.centersam.crops import letterbox_affine, only_visible
+from gigaseg.train.centersam.losses import detector_losses
+from gigaseg.train.centersam.targets import detector_targets
+from gigaseg.train.colour import vary
+from gigaseg.train.config import PromptConfig, SamTraining
+from gigaseg.train.crops import Crop, crop, random_affine
+from gigaseg.train.data import Sample
+from gigaseg.train.sam import SamMethod, decays
+
+_TRAINED = ("image_encoder.", "mask_decoder.")
+"""Parts of SAM that fine-tuning changes; the prompt encoder stays."""
+
+
+class CenterSamMethod:
+    """Trains a detector, alone or with the SAM model that it prompts.
+
+    Parameters
+    ----------
+    training : how.
+    sam : SAM checkpoint by name or file; None: the one that ships.
+
+    Attributes
+    ----------
+    base : what a checkpoint of this method stores changes over.
+    config : sizes of the SAM model.
+    detector : sizes of the detector.
+    drops : shares of the run at which the learning rate falls to a tenth.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is missing, damaged, or itself one of changes.
+    ConfigError
+        The crop's side does not suit the detector or SAM.
+    """
+
+    name = "centersam"
+
+    def __init__(self, training: CenterSamTraining | None = None, sam: str | None = None) -> None:
+        self.training = t = training or CenterSamTraining()
+        self.base = sam or DEFAULT_CHECKPOINT
+        path, state, card = read_checkpoint(self.base)
+        if "base" in card:
+            raise CheckpointError(f"{path}: holds changes over another one; expected a whole checkpoint")
+        self.config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
+        self.detector = replace(
+            DetectorConfig(t.detector, (t.class_name,), self.config.prompt_dim, self.config.patch),
+            **{name: value for name in ("width", "dims", "counts", "stacks") if (value := getattr(t, name))},
+        )
+        with torch.device("meta"):
+            multiple = build_detector(DetectorConfig.from_dict(self.detector.as_dict())).multiple
+        multiple = max(multiple, self.config.patch)
+        if t.crop % multiple:
+            raise ConfigError(f"--crop is {t.crop}, accepted with {t.detector} and this SAM: multiples of {multiple}")
+        self.drops = t.drops
+        prompts = PromptConfig(box=0.5, exact_box=0.5, centre=0.0)
+        self._masks = SamMethod(
+            self.config,
+            SamTraining(crop=t.crop, corrected=0, multimask=0, dense=0, window=t.window, full=0.1, prompts=prompts),
+        )
+
+    def build(self) -> nn.Module:
+        """The SAM model, with the detector as its part ``detector``; what does not train is frozen."""
+        model = cast(nn.Module, open_checkpoint(self.base)[0])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = self.training.finetune and name.startswith(_TRAINED)
+        model.detector = build_detector(self.detector)
+        return model
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The detector's weights and SAM's, each with and without decay; none that is frozen."""
+        found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                own = name.startswith("detector.")
+                found.setdefault((own, parameter.ndim > 1 if own else decays(name, parameter)), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "scale": 1.0 if own else self.training.finetune_scale,
+                **({} if decayed else {"weight_decay": 0.0}),
+            }
+            for (own, decayed), parameters in sorted(found.items(), key=lambda item: item[0], reverse=True)
+        ]
+
+    def prepare(self, sample: Sample, rng: np.random.Generator) -> Crop:
+        """A random crop at a random object scale, or as the paper cuts it."""
+        t = self.training
+        if t.letterbox:
+            matrix = letterbox_affine(sample, t.crop, rng)
+        else:
+            matrix = random_affine(sample, t.crop, rng, (t.smallest, t.largest))
+        item = only_visible(crop(sample, matrix, t.crop, rng), sample, matrix, t.visible)
+        if t.clahe:
+            from gigaseg.segmenters.centersam.clahe import clahe
+
+            image = clahe(item.image[None].round().clamp(0, 255).to(torch.uint8))[0].float()
+            item = replace(item, image=image)
+        return item
+
+    def collate(self, items: Sequence[Crop], rng: np.random.Generator) -> Batch:
+        """Crops to a batch, with all their objects."""
+        return collate(items, max(len(item.ids) for item in items), rng)
+
+    def losses(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Losses of the detector, and of masks from true boxes when SAM is trained too."""
+        t = self.training
+        detector = cast(Detector, model.detector)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            images = vary(batch.images, rng, t.colour)
+        encoded = self._encoded(model, images) if t.finetune or detector.uses_embedding else None
+        embedding = encoded.embedding if encoded is not None and detector.uses_embedding else None
+        stacks = detector(detector.normalise(images), embedding)
+        targets = detector_targets(batch, len(self.detector.classes), margin=t.margin)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            losses = detector_losses(stacks, targets, size=t.size, offset=t.offset, variant=t.box_losses)
+        if t.finetune and encoded is not None:
+            masks = self._masks.mask_losses(model, encoded, self._some(batch, rng), rng)
+            losses |= {"loss": losses["loss"] + t.masks * masks["loss"], "masks": masks["loss"], "iou": masks["iou"]}
+        return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
+
+    def _encoded(self, model: nn.Module, images: Tensor) -> Encoded:
+        with torch.set_grad_enabled(self.training.finetune and torch.is_grad_enabled()):
+            return encode(cast(Any, model).image_encoder, normalise(images, self.config))
+
+    def _some(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """At most `objects` of each crop, at random."""
+        image = batch.image.cpu().numpy()
+        order = rng.permutation(len(image))
+        order = order[np.argsort(image[order], kind="stable")]
+        rank = np.arange(len(image)) - np.searchsorted(image, image)
+        rows = np.sort(order[rank < self.training.objects])
+        return batch[torch.from_numpy(rows).to(batch.image.device)]
+
+    def validate(self, model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
+        """Figures of whole images through the segmenter, see `gigaseg.train.centersam.evaluate`.
+
+        Images are scaled to the segmenter's nominal object diameter (letterbox: to the crop's side). ``threshold`` is
+        the best one, ``score`` the mean panoptic quality.
+        """
+        from gigaseg.segmenters.centersam.checkpoint import Loaded
+        from gigaseg.segmenters.centersam.segmenter import CenterSam
+        from gigaseg.train.centersam.evaluate import THRESHOLDS, segmentation_figures
+
+        t = self.training
+        device = next(model.parameters()).device
+        half = torch.is_autocast_enabled(device.type)
+        backend = Backend.from_model(model, self.config, {}, str(device), precision="bf16" if half else "fp32")
+        loaded = Loaded(backend, cast(Detector, model.detector), {})
+        segmenter = CenterSam.of(loaded, {"threshold": min(THRESHOLDS), "clahe": t.clahe, "window": t.window})
+        return segmentation_figures(
+            segmenter,
+            _spread(samples, t.validated),
+            diameter=None if t.letterbox else segmenter.card.object_diameter,
+            native=t.native and not t.letterbox,
+            side=t.crop if t.letterbox else None,
+            tile=t.crop if t.letterbox else 512,
+            overlap=0 if t.letterbox else 64,
+            device=str(device),
+        )
+
+    def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All tensors: SAM's by their names, the detector's as ``detector.*``."""
+        return dict(values)
+
+    def card(self) -> dict[str, Any]:
+        """Sizes of SAM and the detector, the classes, the training, and which SAM it was."""
+        return {
+            "config": self.config.as_dict(),
+            "detector": self.detector.as_dict(),
+            "classes": list(self.detector.classes),
+            "training": asdict(self.training),
+            "sam_sha256": self._sha256,
+        }
+
+    @cached_property
+    def _sha256(self) -> str:
+        return sha256_file(checkpoint_path(self.base))
+
+
+def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most `most` samples (0: all), evenly spread."""
+    if not 0 < most < len(samples):
+        return samples
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]

@@ -1,0 +1,114 @@
+"""The published protocols as commands, each on a small copy of its data set, with narrow nets."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gigaseg.cli import main
+from gigaseg.sam.checkpoints import read_state
+from gigaseg.segmenters.centersam.checkpoint import open_centersam
+from training import discs
+
+PAPER = [
+    *("--letterbox", "--crop=64", "--margin=1", "--box-losses=paper", "--rate=1.25e-4", "--warmup=0", "--decay=0"),
+    *("--beta2=0.999", "--clip=0", "--ema=0", "--balance=0", "--drops", "0.643", "0.857"),
+]
+NARROW = ["--detector=hourglass", "--dims", "8", "8", "--counts", "1", "1"]
+SHORT = [
+    *("--steps=3", "--batch=2", "--device=cpu", "--threads=1", "--workers=0", "--log-every=1", "--validate-every=3"),
+    "--precision=fp32",
+]
+
+
+def dsb2018(folder):
+    for seed in range(10):
+        image, labels = discs(seed, side=64, count=3)
+        case = folder / "stage1_train" / f"case{seed}"
+        for part in ("images", "masks"):
+            (case / part).mkdir(parents=True)
+        Image.fromarray(image).save(case / "images" / f"case{seed}.png")
+        for number in np.unique(labels)[1:]:
+            Image.fromarray((labels == number).astype(np.uint8) * 255).save(case / "masks" / f"{number}.png")
+    return ["--layout=dsb2018", "--split=random-80-10-10"], {"train": 8, "val": 1, "test": 1}
+
+
+def monuseg(folder):
+    corners = ((20, 20), (50, 20), (50, 45), (20, 45))
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+    names = ("TCGA-A7-A13E-01Z-00-DX1", "TCGA-B0-5711-01Z-00-DX1")
+    for part in ("Tissue Images", "Annotations"):
+        (folder / part).mkdir(parents=True)
+    for seed, name in enumerate(names):
+        Image.fromarray(discs(seed, side=100)[0]).save(folder / "Tissue Images" / f"{name}.tif")
+        (folder / "Annotations" / f"{name}.xml").write_text(
+            f"<Annotations><Annotation><Regions><Region><Vertices>{vertices}</Vertices></Region></Regions></Annotation>"
+            "</Annotations>"
+        )
+    (folder / "split.tsv").write_text(f"image\tsplit\n{names[0]}\ttrain\n{names[1]}\tval\n")
+    words = ["--layout=monuseg-crops", "--split", str(folder / "split.tsv"), "--clahe"]
+    return words, {"train": 9, "val": 9, "test": 0}
+
+
+def tissuenet(folder):
+    folder.mkdir()
+    for part, count in (("train", 4), ("val", 2), ("test", 1)):
+        made = [discs(seed, side=64, count=3) for seed in range(count)]
+        images = np.stack([image[..., 1] for image, _ in made]).astype(np.float32)
+        labels = np.stack([label for _, label in made])
+        np.savez(
+            folder / f"tissuenet_{part}.npz",
+            X=np.stack([images, 0 * images], -1),
+            y=np.stack([labels, labels], -1),
+        )
+    return ["--layout=tissuenet"], {"train": 4, "val": 2, "test": 1}
+
+
+@pytest.mark.parametrize("data", [dsb2018, monuseg, tissuenet], ids=lambda f: f.__name__)
+def test_a_published_protocol_is_one_command(sam, tmp_path, data):
+    words, images = data(tmp_path / "data")
+    out = tmp_path / "run"
+    words = ["train", "centersam", "--data", str(tmp_path / "data"), "--sam", str(sam), "--out", str(out), *words]
+    assert main([*words, *PAPER, *NARROW, *SHORT]) == 0
+    rates = np.genfromtxt(out / "train.csv", delimiter=",", names=True)["rate"]
+    assert rates == pytest.approx([1.25e-4, 1.25e-4, 1.25e-5])
+    _, card = read_state(out / "best.safetensors")
+    assert card["images"] == images
+    assert card["method"] == "centersam"
+    assert 0.1 <= card["threshold"] <= 0.6
+    loaded = open_centersam(out / "best.safetensors")
+    assert loaded.detector.config.dims == (8, 8)
+    assert loaded.threshold == card["threshold"]
+
+
+def test_a_light_detector_is_trained_by_a_line_and_resumed_by_the_same(sam, folder, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "centersam", "--data", str(folder), "--sam", str(sam), "--out", str(out), "--licence", "CC0-1.0"]
+    words += ["--crop=64", "--width=8", "--class-name=cell", *SHORT]
+    assert main(words) == 0
+    before = (out / "best.safetensors").read_bytes()
+    assert main(words) == 0
+    assert (out / "best.safetensors").read_bytes() == before
+    card = open_centersam(out / "best.safetensors").card
+    assert card["licence"] == "CC0-1.0"
+    assert card["detector"]["classes"] == card["classes"] == ["cell"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--detector=vgg"], "--detector is 'vgg', accepted: light, resnet18, hourglass"),
+        (["--crop=100"], "--crop is 100, accepted with light and this SAM: multiples of 8"),
+        (["--smallest=30", "--largest=20"], "--smallest is 30, accepted: at most --largest (20)"),
+        (["--sam=nowhere.safetensors"], "nowhere.safetensors"),
+        (["--drops", "1.5"], "--drops is [1.5], accepted: a list of"),
+        (["--counts", "1", "1"], "counts is [1, 1], accepted: 6 integers, as many as dims"),
+        (["--width=9"], "width is 9, accepted: a multiple of 2"),
+    ],
+)
+def test_a_mistake_is_one_line(sam, folder, tmp_path, capsys, words, told):
+    given = ["train", "centersam", "--data", str(folder), "--sam", str(sam), "--out", str(tmp_path / "run"), *words]
+    assert main(given) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("gigaseg train: ")
+    assert told in line
+    assert not (tmp_path / "run").exists()
