@@ -17,12 +17,13 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accuracy_data import DSB2018, MONUSEG, MONUSEG_HELD_OUT, PARTS, SETS, Picture, some, truth_folder
-from accuracy_methods import METHODS, Method, Runner
+from accuracy_methods import METHODS, Method, Runner, seen_by
 from accuracy_workflow import run_workflow
 from machine import processor
 
@@ -35,7 +36,7 @@ from gigaseg.metrics.report import Report
 from gigaseg.sam.downloads import checkpoint_path
 
 HERE = Path(__file__).parent
-FORMAT = "gigaseg/accuracy/1"
+FORMAT = "gigaseg/accuracy/2"
 FIGURES = {"pixel_dice": "pixel Dice", "pixel_iou": "pixel IoU", "f1_50": "F1 at 0.5", "aji": "AJI", "pq": "PQ"}
 """What is shown of `gigaseg evaluate`: means over the images."""
 
@@ -54,12 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     left_out = {}
     for name in args.rows:
         try:
-            kept[name] = run_row(METHODS[name], args, work, kept.get(name, {}))
+            for row in run_row(METHODS[name], args, work, kept.get(name, {})):
+                kept[name] = row
+                write_json(out.with_suffix(".json"), {"format": FORMAT, "rows": kept})
         except UserError as error:
             left_out[name] = one_line(error)
             print(f"{name} is left out: {left_out[name]}", file=sys.stderr)
-            continue
-        write_json(out.with_suffix(".json"), {"format": FORMAT, "rows": kept})
     text = page(kept, left_out, quick)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
@@ -95,8 +96,11 @@ def read_kept(path: Path) -> dict[str, Any]:
     return content["rows"] if content.get("format") == FORMAT else {}
 
 
-def run_row(method: Method, args: argparse.Namespace, work: Path, before: dict[str, Any]) -> dict[str, Any]:
-    """Run a method on the data sets; figures of other sets are kept when nothing about the method has changed."""
+def run_row(method: Method, args: argparse.Namespace, work: Path, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run a method on the data sets and give the row after each.
+
+    Figures of other sets are kept when nothing about the method has changed.
+    """
     import torch
 
     card = method.card
@@ -105,22 +109,22 @@ def run_row(method: Method, args: argparse.Namespace, work: Path, before: dict[s
     given = getattr(args, method.weights) if method.weights else None
     wanted = given or method.checkpoint
     checkpoint = checkpoint_path(wanted) if wanted else None
+    seen = seen_by(checkpoint)
     about = {
         "segmenter": f"{card.name}, revision {card.revision}",
         "checkpoint": "none" if checkpoint is None else checkpoint.stem,
         "sha256": "" if checkpoint is None else hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "trained_on": method.trained_on,
+        "trained_on": f"tuned on {method.tuned_on}" if method.tuned_on else str(seen),
         "settings": method.words(),
+        "options": card.complete(method.options),
     }
     same = all(before.get(key) == value for key, value in about.items())
     runner = Runner(method, checkpoint, device)
+    machine = torch.cuda.get_device_name() if device.startswith("cuda") else processor()
+    unit = "s by the clock" if device.startswith("cuda") else "CPU s of one thread"
+    versions = f"gigaseg {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     row = {
         **about,
-        "version": __version__,
-        "machine": torch.cuda.get_device_name() if device.startswith("cuda") else processor(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "unit": "s by the clock" if device.startswith("cuda") else "CPU s of one thread",
         "parts": dict(before["parts"]) if same else {},
         "workflow": before.get("workflow") if same else None,
     }
@@ -129,7 +133,10 @@ def run_row(method: Method, args: argparse.Namespace, work: Path, before: dict[s
         if not (args.data / name).is_dir():
             print(f"{name} is left out: no folder {name} in --data", file=sys.stderr)
             continue
-        pictures = some(SETS[name](args.data, method.trained_on), args.limit)
+        pictures = some(SETS[name](args.data, seen), args.limit)
+        if not pictures:
+            print(f"{name} is left out: the weights have seen it ({seen})", file=sys.stderr)
+            continue
         seconds = predict(runner, pictures, folder / name)
         for part in PARTS:
             mine = [picture for picture in pictures if part in picture.parts]
@@ -138,10 +145,12 @@ def run_row(method: Method, args: argparse.Namespace, work: Path, before: dict[s
                 row["parts"][part] = {
                     **shown(report),
                     "seconds": statistics.median(seconds[picture.name] for picture in mine),
+                    "run": f"{machine}; {versions}; time in {unit}, the machine shared with other work",
                 }
+        yield row
         if args.workflow and name == "monuseg":
             row["workflow"] = through_workflow(method, checkpoint, device, pictures, folder, work, args.cores)
-    return row
+            yield row
 
 
 def predict(runner: Runner, pictures: list[Picture], folder: Path) -> dict[str, float]:
@@ -224,11 +233,13 @@ def page(kept: dict[str, Any], left_out: dict[str, str], quick: bool) -> str:
     if through:
         lines += ["", *workflow_table(through)]
     lines += ["", "## Machines", ""]
-    lines += [
-        f"- {name}: {row['machine']}; gigaseg {row['version']}, torch {row['torch']}, Python {row['python']}; "
-        f"time in {row['unit']}, the machine shared with other work"
-        for name, row in rows.items()
-    ]
+    for name, row in rows.items():
+        runs: dict[str, list[str]] = {}
+        for part, cell in row["parts"].items():
+            runs.setdefault(cell["run"], []).append(part)
+        lines += [
+            f"- {name}, {'all sets' if len(runs) == 1 else ', '.join(parts)}: {run}" for run, parts in runs.items()
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -51,8 +51,33 @@ class Picture:
             return np.asarray(image.convert("RGB"))
 
 
-def dsb2018(data: Path, trained_on: str) -> list[Picture]:
-    """Validation images, together and by modality; nobody knows their pixel size."""
+OWN_SPLITS = ("own", "index.tsv: train")
+"""What the card of weights says of their split that have not seen our validation images."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What weights were trained on, as their cards say.
+
+    Attributes
+    ----------
+    data : (name, split) of their data set and of their base's.
+    """
+
+    data: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(f"{name} ({split})" for name, split in dict.fromkeys(self.data)) or "nothing that a card tells"
+
+    def names(self, word: str, but: tuple[str, ...] = ()) -> bool:
+        """Whether a data set with `word` in its name is among it, with another split than one of `but`."""
+        return any(word in name.lower() and split not in but for name, split in self.data)
+
+
+def dsb2018(data: Path, seen: Seen) -> list[Picture]:
+    """Validation images, together and by modality; nobody knows their pixel size. None where other splits trained."""
+    if seen.names("dsb2018", OWN_SPLITS):
+        return []
     folder = data / "dsb2018"
     with (folder / "index.tsv").open(encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream, delimiter="\t") if row["split"] == "val"]
@@ -60,27 +85,29 @@ def dsb2018(data: Path, trained_on: str) -> list[Picture]:
     return [Picture(row["image"], *of(row["image"]), None, (DSB2018, f"{DSB2018}, {row['modality']}")) for row in rows]
 
 
-def monuseg(data: Path, trained_on: str) -> list[Picture]:
+def monuseg(data: Path, seen: Seen) -> list[Picture]:
     """All images, and once more the 6 of our split; only these for weights that have seen the other 24."""
     with SPLIT.open(encoding="utf-8") as stream:
         held_out = {row["image"] for row in csv.DictReader(stream, delimiter="\t") if row["split"] == "val"}
     found = []
     of = _files(data / "monuseg")
     for path in sorted((data / "monuseg" / "labels").glob("*.png")):
-        parts = (() if "monuseg" in trained_on else (MONUSEG,)) + ((MONUSEG_HELD_OUT,) if path.stem in held_out else ())
+        parts = (() if seen.names("monuseg") else (MONUSEG,)) + ((MONUSEG_HELD_OUT,) if path.stem in held_out else ())
         if parts:
             found.append(Picture(path.stem, *of(path.stem), X40, parts))
     return found
 
 
-def consep(data: Path, trained_on: str) -> list[Picture]:
-    """All images."""
+def consep(data: Path, seen: Seen) -> list[Picture]:
+    """All images; none for weights that have seen some."""
+    if seen.names("consep"):
+        return []
     of = _files(data / "consep")
     names = sorted(path.stem for path in (data / "consep" / "labels").glob("*.png"))
     return [Picture(name, *of(name), X40, (CONSEP,)) for name in names]
 
 
-SETS: dict[str, Callable[[Path, str], list[Picture]]] = {"dsb2018": dsb2018, "monuseg": monuseg, "consep": consep}
+SETS: dict[str, Callable[[Path, Seen], list[Picture]]] = {"dsb2018": dsb2018, "monuseg": monuseg, "consep": consep}
 """Data sets by their folder: given the data folder and what the weights were trained on."""
 
 PARTS = (

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_data import DSB2018, MONUSEG_HELD_OUT, Picture
+from accuracy_data import DSB2018, MONUSEG_HELD_OUT, Picture, Seen
 
+from gigaseg.sam.checkpoints import read_state
+from gigaseg.sam.downloads import base_reference, checkpoint_path
 from gigaseg.segmenters.base import Context, Segmenter
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.segmenters.registry import load_segmenter
@@ -28,7 +30,7 @@ class Method:
     segmenter : registry name.
     weights : option of the command line that names another checkpoint than `checkpoint`; None: there are none.
     checkpoint : name of the default one.
-    trained_on : data whose images the weights have seen; decides which images count.
+    tuned_on : images on which a weight-free method was tuned.
     options : of the segmenter, beside its card's defaults.
     tile, overlap : in memory and in the workflow, px at the scale that the segmenter sees.
     steps : tiles of small images shrink; False where the options count per tile.
@@ -41,7 +43,7 @@ class Method:
     segmenter: str
     weights: str | None = None
     checkpoint: str | None = None
-    trained_on: str = "nothing"
+    tuned_on: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     tile: int = 512
     overlap: int = 64
@@ -73,13 +75,12 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("watershed", "watershed", trained_on="nothing; tuned on dsb2018 train", tile=256),
+        Method("watershed", "watershed", tuned_on="dsb2018 train", tile=256),
         Method(
             "everything + small",
             "everything",
             weights="sam",
             checkpoint="small-v1",
-            trained_on="dsb2018 train",
             # a point every 16 px, so that each nucleus of 20 px gets one; what is larger than a few nuclei is none
             options={
                 "points_per_side": 32,
@@ -99,7 +100,6 @@ METHODS = {
             "centersam",
             weights="centersam",
             checkpoint="centersam-v1",
-            trained_on="dsb2018 train",
             # of its tables; its DSC on nuclei is taken for the pixels' Dice (docs/accuracy.md)
             paper={
                 DSB2018: {"pixel_dice": 0.9220, "pixel_iou": 0.8660},
@@ -109,6 +109,16 @@ METHODS = {
         ),
     )
 }
+
+
+def seen_by(checkpoint: Path | None) -> Seen:
+    """What a checkpoint and its base were trained on."""
+    cards: list[dict[str, Any]] = []
+    while checkpoint is not None:
+        cards.append(read_state(checkpoint)[1])
+        base = cards[-1].get("base")
+        checkpoint = checkpoint_path(base_reference(checkpoint, base["name"])) if base else None
+    return Seen(tuple((str(card["data"]), str(card["split"])) for card in cards if {"data", "split"} <= card.keys()))
 
 
 class Runner:

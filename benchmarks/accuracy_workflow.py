@@ -12,6 +12,8 @@ import yaml
 from accuracy_data import Picture
 from accuracy_methods import Method
 
+from gigaseg.errors import UserError
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -58,5 +60,6 @@ def run_workflow(
     command += ["--resources", "gpu=1", "--configfile", "config.yaml", "--quiet", "all", "--"]
     command += [f"results/{picture.name}/instances.parquet" for picture in pictures]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    if subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
+        raise UserError(f"snakemake failed in {folder}, see its logs there; figures in memory are kept")
     return folder / "results"

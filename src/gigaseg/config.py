@@ -41,7 +41,7 @@ def key(
 class SegmenterConfig:
     """What finds the instances of a tile."""
 
-    name: str = key("watershed", "segmenter by registry name")
+    name: str = key("centersam", "segmenter by registry name")
     checkpoint: str | None = key(
         None, "model weights: a file, or a name such as vit_b; null for the one the segmenter's card names"
     )

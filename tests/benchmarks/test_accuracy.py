@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from cohorts import ROOT, Cohort, write_slide
+from gigaseg.sam.checkpoints import write_delta, write_state
 from gigaseg.testing import synthetic_image
 
 SPLIT = ROOT / "splits" / "monuseg_24_6.tsv"
@@ -99,7 +101,7 @@ def test_figures_are_those_of_evaluate_on_the_predictions_written(run, data, tmp
 
 def test_other_sets_and_rows_stay_when_one_is_run_again(run, tmp_path):
     page, before = run("--rows", "watershed", "--sets", "consep", "dsb2018")
-    kept = {"rows": {**before, "centersam + small": before["watershed"]}, "format": "gigaseg/accuracy/1"}
+    kept = {"rows": {**before, "centersam + small": before["watershed"]}, "format": "gigaseg/accuracy/2"}
     (tmp_path / "a.json").write_text(json.dumps(kept))
     page, after = run("--rows", "watershed", "--sets", "monuseg")
     assert after["centersam + small"] == before["watershed"]
@@ -121,9 +123,21 @@ def test_a_row_whose_weights_are_missing_is_left_out_and_says_so(run, capsys):
 
 def test_images_that_weights_were_trained_on_do_not_count(accuracy, data):
     sets = importlib.import_module("accuracy_data")
-    assert len(sets.monuseg(data, "dsb2018 train")) == 2
-    (picture,) = sets.monuseg(data, "monuseg 24")
+    assert len(sets.monuseg(data, sets.Seen((("dsb2018 train", "own"),)))) == 2
+    seen = sets.Seen((("MoNuSeg", "monuseg_24_6.tsv"), ("dsb2018", "random-80-10-10")))
+    (picture,) = sets.monuseg(data, seen)
     assert picture.parts == ("monuseg held out",)
+    assert sets.dsb2018(data, seen) == []
+    assert str(seen) == "MoNuSeg (monuseg_24_6.tsv); dsb2018 (random-80-10-10)"
+
+
+def test_what_weights_have_seen_their_cards_and_their_bases_tell(accuracy, tmp_path):
+    seen_by = importlib.import_module("accuracy_methods").seen_by
+    base, tuned = tmp_path / "base.safetensors", tmp_path / "tuned.safetensors"
+    write_state(base, {"a": torch.zeros(2)}, {"data": "dsb2018 train", "split": "own"})
+    write_delta(tuned, {"a": torch.ones(2)}, base, {"data": "monuseg", "split": "all"})
+    assert seen_by(tuned).data == (("monuseg", "all"), ("dsb2018 train", "own"))
+    assert seen_by(None).data == ()
 
 
 def test_limit_takes_images_evenly_and_leaves_the_page_alone(accuracy, data, tmp_path):

@@ -56,12 +56,12 @@ def slide(tmp_path_factory):
     return folder
 
 
-def run(slide, shard, out, prompts="p.parquet", tiles=None, **changes):
+def run(slide, shard, out, prompts="p.parquet", tiles=None, workers=1, **changes):
     keys = {"name": "prompted", "batch_size": 2, "checkpoint": str(slide / "random.safetensors")}
     segmenter = SegmenterConfig(**{**keys, **changes})
     file = slide / prompts if prompts else None
     inputs = slide / "slide.json", slide / "grid.parquet"
-    return segment(*inputs, shard, out, segmenter=segmenter, prompts=file, tiles=tiles)
+    return segment(*inputs, shard, out, segmenter=segmenter, prompts=file, tiles=tiles, workers=workers)
 
 
 def shards_of(slide, folder, **changes):
@@ -205,4 +205,11 @@ def test_a_checkpoint_that_was_not_fetched_is_told_with_the_command(slide, tmp_p
     with pytest.raises(
         CheckpointError, match=r"checkpoint is 'vit_b', not found at .*; run: gigaseg checkpoints vit_b"
     ):
-        run(slide, 0, tmp_path / "0.parquet", checkpoint=None)
+        run(slide, 0, tmp_path / "0.parquet", checkpoint="vit_b")
+
+
+def test_on_a_cpu_processes_share_a_models_tiles_and_change_no_byte(slide, tmp_path):
+    for workers in (1, 2):
+        run(slide, 0, tmp_path / f"{workers}.parquet", batch_size=1, workers=workers)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+    assert pq.read_metadata(tmp_path / "1.parquet").num_rows > 2

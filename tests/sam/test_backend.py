@@ -72,6 +72,12 @@ def test_a_model_that_is_there_makes_the_same_backend(backend, checkpoint):
         Backend.from_model(backend.model, backend.config, {}, precision="fp61")
 
 
+def test_the_window_is_the_one_of_the_training_unless_another_is_wanted(backend):
+    trained = Backend.from_model(backend.model, backend.config, {"training": {"window": 10}})
+    assert [trained.window(wanted) for wanted in (-1, 0, 16)] == [10, None, 16]
+    assert [backend.window(wanted) for wanted in (-1, 0, 16)] == [None, None, 16], "its card tells of no training"
+
+
 def test_tiles_resized_before_are_encoded_as_they_are(backend):
     sized = dataclasses.replace(backend, input_size=128)
     pixels = sized.resized(tiles(1, 60))

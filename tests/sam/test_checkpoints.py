@@ -47,6 +47,15 @@ def test_what_is_written_is_read_with_its_card_and_the_same_bytes_again(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "other.safetensors"]
 
 
+def test_others_may_read_what_is_written_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_state(tmp_path / "one.safetensors", state(), CARD)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "one.safetensors").stat().st_mode & 0o777 == 0o640
+
+
 def test_half_precision_is_for_large_tensors_alone(tmp_path):
     write_state(tmp_path / "half.safetensors", state(), CARD, half=True)
     found, _ = read_state(tmp_path / "half.safetensors")

@@ -7,7 +7,7 @@ import torch
 
 from gigaseg.sam.decoder import decode
 from gigaseg.sam.encoder import Encoded
-from gigaseg.sam.prompting import PromptSets, concatenate, point_sets
+from gigaseg.sam.prompting import PromptSets, box_sets, concatenate, point_sets
 from sam_reference import KINDS, decoder_of, reference, some_sets
 
 GRIDS = {"square": (8, 8), "wide": (6, 11)}
@@ -80,27 +80,64 @@ def test_a_window_as_large_as_the_grid_equals_full_decoding(model, kind):
 
 @pytest.mark.parametrize("kind", ["points", "boxes", "all"])
 @torch.no_grad()
-def test_a_window_sees_its_cells_at_their_positions_in_the_image(model, kind, monkeypatch):
+def test_a_window_sees_its_cells_at_their_positions_in_an_image_of_the_models_own_size(model, kind):
+    sets = some_sets(kind, (8, 8), 8)
+    embedding = embedding_of(model, (8, 8))
+    found = decode(model, Encoded(embedding), sets, window=4)
+    assert found.logits.shape == (6, 1, 16, 16)
+    assert len(set(map(tuple, found.origin.tolist()))) > 2
+    for i in range(6):
+        window = cells(found.origin[i], 4)
+        close_to_the_reference(model, found, i, sets, embedding, window, window)
+
+
+@pytest.mark.parametrize("kind", ["points", "boxes", "all"])
+@torch.no_grad()
+def test_in_an_image_of_another_size_a_window_stands_in_the_middle_of_one_of_that_size(model, kind):
     sets = some_sets(kind, (10, 12), 8)
     embedding = embedding_of(model, (10, 12))
     found = decode(model, Encoded(embedding), sets, window=4)
-    assert found.logits.shape == (6, 1, 16, 16)
-    sparse, dense = model.prompt_encoder.get_dense_pe(), None
-    prompts = model.prompt_encoder
-    monkeypatch.setattr(prompts, "image_embedding_size", (10, 12))
-    monkeypatch.setattr(prompts, "input_image_size", (80, 96))
+    middle = cells(torch.tensor([8, 8]), 4)
     for i in range(6):
-        one = sets[torch.tensor([i])]
-        points = (one.points, one.labels) if one.points.shape[1] else None
-        sparse, dense = prompts(points, one.boxes, one.masks)
-        x, y = (found.origin[i] // 4).tolist()
-        assert (found.origin[i] % 4 == 0).all()
-        window = (..., slice(y, y + 4), slice(x, x + 4))
-        logits, quality = model.mask_decoder(
-            embedding[one.image][window], prompts.get_dense_pe()[window], sparse, dense[window], False
+        shift = (8 - found.origin[i].float()) * 2  # a low-res px is 2 input px, the middle window's first is (8, 8)
+        moved = dataclasses.replace(
+            sets, points=sets.points + shift, boxes=None if sets.boxes is None else sets.boxes + shift.repeat(2)
         )
-        close(found.logits[i], logits[0])
-        assert torch.allclose(found.quality[i], quality[0], atol=1e-5)
+        close_to_the_reference(model, found, i, moved, embedding, cells(found.origin[i], 4), middle)
+
+
+@torch.no_grad()
+def test_a_mask_does_not_depend_on_where_in_a_larger_image_its_object_lies(model):
+    scene = embedding_of(model, (6, 6), images=1)
+    masks = []
+    for y, x in ((0, 0), (7, 10), (3, 5)):
+        embedding = torch.zeros(1, scene.shape[1], 16, 20)
+        embedding[:, :, y : y + 6, x : x + 6] = scene
+        box = torch.tensor([[12.0, 15.0, 30.0, 33.0]]) + 8 * torch.tensor([x, y, x, y])
+        masks.append(decode(model, Encoded(embedding), box_sets(torch.zeros(1).long(), box), window=4))
+    for other in masks[1:]:
+        close(other.logits, masks[0].logits)
+        close(other.quality, masks[0].quality)
+
+
+def cells(origin, side):
+    """Index of a window's cells, from its origin in low-res px."""
+    x, y = (origin // 4).tolist()
+    assert (origin % 4 == 0).all()
+    return (..., slice(y, y + side), slice(x, x + side))
+
+
+def close_to_the_reference(model, found, i, sets, embedding, window, place):
+    """Prompt `i` decoded by the reference modules, the cells in `window` at the positions in `place`."""
+    one = sets[torch.tensor([i])]
+    points = (one.points, one.labels) if one.points.shape[1] else None
+    prompts = model.prompt_encoder
+    sparse, none = prompts(points, one.boxes, None)
+    dense = none[place] if one.masks is None else prompts._embed_masks(one.masks)[window]
+    positions = prompts.get_dense_pe()[place]
+    logits, quality = model.mask_decoder(embedding[one.image][window], positions, sparse, dense, False)
+    close(found.logits[i], logits[0])
+    assert torch.allclose(found.quality[i], quality[0], atol=1e-5)
 
 
 @torch.no_grad()

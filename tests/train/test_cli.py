@@ -30,6 +30,7 @@ def test_a_model_is_trained_from_a_folder_and_its_card_states_the_data(folder, t
     assert card["licence"] == "CC0-1.0"
     assert card["images"] == {"train": 3, "val": 2, "test": 0}
     assert card["config"]["name"] == "small"
+    assert card["nominal"] == {"object_diameter_px": 20.0, "pixel_size_um": 0.4}
     assert 0 <= card["figures"]["box"] <= 1
     assert main(words) == 0  # done already: nothing changes
     assert main([*words, "--rate=0.1"]) == 2

@@ -64,6 +64,14 @@ def test_a_stopped_run_goes_on_with_the_very_same_numbers(samples, tmp_path, wor
     assert len(rows(tmp_path / "whole" / "train.csv")) == 8
 
 
+def test_a_row_of_the_log_that_a_stop_has_cut_is_finished(samples, tmp_path):
+    loop = replace(LOOP, log_every=4, save_every=3)
+    run(Foreground(), loop, samples, [], tmp_path / "whole")
+    run(Foreground(), loop, samples, [], tmp_path / "stopped", stop_after=3)
+    run(Foreground(), loop, samples, [], tmp_path / "stopped")
+    assert (tmp_path / "stopped" / "train.csv").read_bytes() == (tmp_path / "whole" / "train.csv").read_bytes()
+
+
 def test_another_configuration_does_not_go_on_with_the_state(samples, tmp_path):
     run(Foreground(), LOOP, samples, [], tmp_path, stop_after=2)
     with pytest.raises(FormatError, match=r"state\.pt: made with another configuration or data set"):

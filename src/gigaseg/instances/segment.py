@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LARGE_MODEL = 256_000_000
+"""Bytes of a checkpoint that is loaded once, not once a process."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -88,7 +91,8 @@ def segment(
     annotations : polygons for the segmenter that takes them.
     prompts : prompts.parquet, for a segmenter that needs prompts; tiles without any are not looked at.
     object_diameter : typical object diameter in the slide's unit, where the preset states one.
-    workers : processes for a segmenter that runs on the CPU alone; the result is the same for any number.
+    workers : processes of one thread each where the CPU computes; the result is the same for any number. A model too
+        large to be held several times gets one process with so many threads.
     digest : of the step; unfinished work of another digest is discarded.
 
     Returns
@@ -154,7 +158,7 @@ def segment(
     missing = [batch for batch in range(batches) if not _is_finished(_part(parts, batch))]
     if len(missing) < batches:
         log.info("going on after %d of %d batches", batches - len(missing), batches)
-    for done, batch in enumerate(_run(job, missing, 1 if card.needs_gpu else workers), batches - len(missing) + 1):
+    for done, batch in enumerate(_run(job, missing, _processes(job, workers)), batches - len(missing) + 1):
         log.info("batch %d finished, %d of %d", batch, done, batches)
     found = [read_instances(_part(parts, batch), stitched=False) for batch in range(batches)]
     instances = Instances.concat([rows for rows, _ in found])
@@ -213,6 +217,18 @@ def _discard_others(parts: Path) -> None:
             if other.name != parts.name:
                 log.info("discarding unfinished work of digest %s", other.name)
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def _processes(job: Job, workers: int) -> int:
+    """How many processes share the batches: on a CPU they gain more than threads do."""
+    if job.device != "cpu":
+        return 1
+    large = job.checkpoint is not None and job.checkpoint.stat().st_size > _LARGE_MODEL
+    if large or workers == 1:
+        import torch
+
+        torch.set_num_threads(workers)
+    return 1 if large else workers
 
 
 def _run(job: Job, batches: list[int], workers: int) -> Iterator[int]:

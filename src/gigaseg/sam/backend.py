@@ -124,6 +124,16 @@ class Backend:
         encoder = _compiled() if compile else encode
         return cls(model.to(place).eval(), config, card, place, dtype, input_size, encoder)
 
+    def window(self, wanted: int) -> int | None:
+        """Side of the decoding window, cells: `wanted`, or None for 0, which is all of the tile.
+
+        For -1 as the weights were trained; the published ones were trained without windows.
+        """
+        if wanted < 0:
+            training = self.card.get("training")
+            wanted = int(training.get("window") or 0) if isinstance(training, dict) else 0
+        return wanted or None
+
     def input_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width, px, that a tile of `tile_shape` is resized to; its aspect is kept.
 
@@ -193,7 +203,6 @@ class Backend:
         window: int | None = None,
         grow: bool = True,
         threshold: float = 0.0,
-        limits: Tensor | None = None,
     ) -> PackedMasks:
         """One mask a prompt set, cropped in tile px, on the device.
 
@@ -207,7 +216,6 @@ class Backend:
             or four times, and so on. None: the whole embedding.
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
         threshold : of the logits.
-        limits : (n, 4) boxes in tile px beyond which each mask is background.
 
         Returns
         -------
@@ -220,9 +228,9 @@ class Backend:
             for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
                 several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
                 for at, decoded in self._windows(encoded, some, several, window, grow, threshold):
-                    some_limits = None if limits is None else limits.to(self.device)[index[at]]
-                    shapes = (self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w))
-                    parts.append(crop_masks(decoded, *shapes, threshold, some_limits))
+                    parts.append(
+                        crop_masks(decoded, self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w), threshold)
+                    )
                     order.append(index[at])
             if not parts:
                 none = torch.zeros(0, device=self.device)

@@ -136,7 +136,10 @@ def write_state(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str
     packed = {name: _pack(name, tensor, half) for name, tensor in state.items()}
     text = json.dumps(card, ensure_ascii=False, allow_nan=False, sort_keys=True)
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(packed, temporary, metadata={_CARD: text})
+        temporary.chmod(mode)  # save_file's own lets nobody else read it
 
 
 def _pack(name: str, tensor: Tensor, half: bool) -> Tensor:

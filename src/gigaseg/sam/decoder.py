@@ -69,8 +69,10 @@ def decode(
     encoded : embedding (b, C, h, w) of the images.
     sets : on the same device.
     multimask : the three masks for ambiguous prompts instead of the single one.
-    window : local decoding: each prompt sees the `window` x `window` cells of the embedding around it, with their
-        positions in the image. An approximation for weights trained without it. None: the whole embedding.
+    window : local decoding: each prompt sees the `window` x `window` cells of the embedding around it. An approximation
+        for weights trained without it. None: the whole embedding. Positions are those in the image if that has the size
+        the model was made for; else the window stands in the middle of an image of that size, so that distances are
+        those that the weights know, and a mask does not depend on where in the image its object lies.
     chunk : most prompts at a time; None: by memory (all at once when gradients are wanted). No result depends on it but
         by rounding.
     features : return `Decoded.features`.
@@ -86,11 +88,16 @@ def decode(
     order: list[Tensor] = []
     with torch.autocast(device.type, enabled=False):
         images = embedding.to(run.dtype).flatten(2).mT.contiguous()  # (b, N, C)
+        place = None if window is None else _Place.of(model, shape, (h, w))
         positions = grid_positions(model, (h, w)).to(run.dtype)
         bare = images + embed_masks(model, None).to(run.dtype).view(1, 1, c)  # what sets without a mask prompt see
         for index, some in groups(sets):
             order.append(index)
-            sparse, _ = embed_prompts(model, replace(some, masks=None), (h * patch, w * patch))
+            seen, input_shape = replace(some, masks=None), (h * patch, w * patch)
+            origin = window_origins(some, patch, (h, w), max(shape) if window is None else window)
+            if place is not None:
+                seen, input_shape = place.moved(seen, origin, patch), place.input_shape
+            sparse, _ = embed_prompts(model, seen, input_shape)
             if window is None and some.masks is None:
                 origin = torch.zeros(len(some), 2, dtype=torch.int64, device=device)
                 for image, start, stop in _runs(some.image):
@@ -98,7 +105,6 @@ def decode(
                     shared = Shared.of(run.decoder.transformer.layers[0], cells, run.casts)
                     found += [_piece(run, sparse[at], cells, shared, origin[at]) for at in _slices(start, stop, chunk)]
                 continue
-            origin = window_origins(some, patch, (h, w), max(shape) if window is None else window)
             for at in _slices(0, len(some), chunk):
                 near = window_cells(origin[at], shape, (h, w))  # (n, N)
                 flat = (some.image[at, None] * (h * w) + near).flatten()
@@ -107,9 +113,46 @@ def decode(
                 if some.masks is not None:
                     masks = cut_masks(some.masks[at], 4 * origin[at], run.size)
                     x = x + embed_masks(model, masks).to(run.dtype).flatten(2).mT
-                pe = positions.index_select(0, near.flatten()).view(*near.shape, c)
+                if place is None:
+                    pe = positions.index_select(0, near.flatten()).view(*near.shape, c)
+                else:
+                    pe = place.positions.to(run.dtype).expand(len(near), -1, -1)
                 found.append(_piece(run, sparse[at], Cells(x, pe), None, 4 * origin[at]))
     return _join(found, order)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where windows stand in an image of the size that the model was made for.
+
+    Attributes
+    ----------
+    corner : (2,) int64 x, y of their first cell there.
+    positions : (1, N, C) float32 encoding of their cells.
+    input_shape : height and width of that image, px.
+    """
+
+    corner: Tensor
+    positions: Tensor
+    input_shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, model: nn.Module, shape: tuple[int, int], grid: tuple[int, int]) -> _Place | None:
+        """In its middle; None where windows keep their own positions: in such an image, or if they are larger."""
+        encoder = cast(Any, model).prompt_encoder
+        made_for: tuple[int, int] = tuple(encoder.image_embedding_size)
+        if grid in (made_for, shape) or shape[0] > made_for[0] or shape[1] > made_for[1]:
+            return None
+        y, x = ((whole - part) // 2 for whole, part in zip(made_for, shape))
+        cells = grid_positions(model, made_for).view(*made_for, -1)[y : y + shape[0], x : x + shape[1]]
+        corner = torch.tensor([x, y], device=cells.device)
+        return cls(corner, cells.flatten(0, 1)[None], tuple(encoder.input_image_size))
+
+    def moved(self, sets: PromptSets, origin: Tensor, patch: int) -> PromptSets:
+        """The prompts of windows at `origin` (n, 2) x, y in cells, moved along with them."""
+        shift = ((self.corner - origin) * patch).float()
+        boxes = None if sets.boxes is None else sets.boxes + shift.repeat(1, 2)
+        return replace(sets, points=sets.points + shift[:, None], boxes=boxes)
 
 
 @dataclass(frozen=True)

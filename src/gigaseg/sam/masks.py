@@ -118,7 +118,6 @@ def crop_masks(
     tile_shape: tuple[int, int],
     low_shape: tuple[int, int] | None = None,
     threshold: float = 0.0,
-    limits: Tensor | None = None,
 ) -> PackedMasks:
     """Masks in tile px, each resized only where it can be positive.
 
@@ -130,7 +129,6 @@ def crop_masks(
     decoded : of one mask a prompt (`best`, `every`); on the device where the work is done.
     input_shape, tile_shape : (height, width) of the model's input and of the tile, px.
     low_shape : (height, width) of the low-res grid; None: that of `decoded`, which then has no windows.
-    limits : (n, 4) boxes in tile px; a pixel whose centre lies outside its mask's is background.
 
     Returns
     -------
@@ -152,13 +150,6 @@ def crop_masks(
     ox, oy = decoded.origin[on].unbind(1)
     left, right = x_axis.reach(x0 + ox, x1 + ox, ox, cols)
     top, bottom = y_axis.reach(y0 + oy, y1 + oy, oy, rows)
-    if limits is not None:
-        ends = (limits[on].to(device).float() - 0.5).ceil().long()  # pixel centres are at halves
-        low_end, high_end = ends[:, :2], ends[:, 2:]
-        left, top = torch.maximum(left, low_end[:, 0]), torch.maximum(top, low_end[:, 1])
-        right, bottom = torch.minimum(right, high_end[:, 0]), torch.minimum(bottom, high_end[:, 1])
-        some = (right > left) & (bottom > top)
-        on, left, right, top, bottom, ox, oy = (x[some] for x in (on, left, right, top, bottom, ox, oy))
     width, height = right - left, bottom - top
     order = torch.argsort(torch.maximum(width, height), stable=True)
     bits = [torch.zeros(0, dtype=torch.bool, device=device)]

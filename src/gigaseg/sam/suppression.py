@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.torchvision_ops import ensure_torchvision
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 
 def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
@@ -39,58 +42,30 @@ def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
     return kept.sort().values  # type: ignore[no-any-return]
 
 
-def mask_overlaps(masks: PackedMasks, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pairs of masks of an image that share pixels.
-
-    Returns
-    -------
-    first, second : (p,) int64 positions, first < second.
-    shared : (p,) int64 pixels in both.
-    area : (n,) int64 pixels of each mask.
-    """
-    host = masks.cpu()
-    n = len(host)
-    row, pixel = _pixels(host)
-    width = int(host.boxes[:, 2].max()) + 1 if n else 1
-    height = int(host.boxes[:, 3].max()) + 1 if n else 1
-    image_of = image.cpu().numpy().astype(np.int64)
-    column = (image_of[row] * height + pixel[:, 1]) * width + pixel[:, 0]
-    _, column = np.unique(column, return_inverse=True)
-    matrix = scipy.sparse.csr_array(
-        (np.ones(len(row), np.int32), (row, column)), shape=(n, int(column.max()) + 1 if len(column) else 1)
-    )
-    pairs = scipy.sparse.triu(matrix @ matrix.T, k=1).tocoo()
-    first, second, shared = (
-        torch.from_numpy(a.astype(np.int64)) for a in (pairs.coords[0], pairs.coords[1], pairs.data)
-    )
-    return first, second, shared, torch.from_numpy(np.bincount(row, minlength=n).astype(np.int64))
-
-
 def mask_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
-    """As `box_nms`, by the IoU of the masks themselves; on the host."""
-    first, second, shared, area = mask_overlaps(masks, image)
-    iou = shared / (area[first] + area[second] - shared)
-    close = (iou > threshold).numpy()
-    rivals: list[list[int]] = [[] for _ in range(len(masks))]
-    for a, b in zip(first.numpy()[close].tolist(), second.numpy()[close].tolist()):
-        rivals[a].append(b)
-        rivals[b].append(a)
-    alive = area.numpy() > 0
-    kept = np.zeros(len(masks), bool)
-    for i in torch.argsort(masks.scores.cpu(), descending=True, stable=True).tolist():
-        if alive[i]:
-            kept[i] = True
-            alive[rivals[i]] = False
+    """As `box_nms`, by the IoU of the masks themselves; on the host.
+
+    Pixels are compared only where the areas and the boxes' common part leave an IoU above the threshold possible.
+    """
+    host, image_of = masks.cpu(), image.cpu().numpy()
+    boxes, crops = host.boxes.numpy().astype(np.int64), [mask.numpy() for mask in host.unpack()]
+    area = np.array([np.count_nonzero(crop) for crop in crops], np.int64)
+    alive, kept = area > 0, np.zeros(len(crops), bool)
+    for i in torch.argsort(host.scores, descending=True, stable=True).tolist():
+        if not alive[i]:
+            continue
+        kept[i], alive[i] = True, False
+        low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])
+        most = np.minimum((high - low).clip(0).prod(1), np.minimum(area, area[i]))
+        near = alive & (image_of == image_of[i]) & (most > 0) & (most > threshold * (area + area[i] - most))
+        for j in np.flatnonzero(near).tolist():
+            parts = [_part(crops[k], boxes[k], low[j], high[j]) for k in (i, j)]
+            shared = np.count_nonzero(parts[0] & parts[1])
+            alive[j] = shared / (area[i] + area[j] - shared) <= threshold
     return torch.from_numpy(np.flatnonzero(kept)).to(masks.boxes.device)
 
 
-def _pixels(host: PackedMasks) -> tuple[np.ndarray, np.ndarray]:
-    """Of every pixel of every mask: the mask (p,), and x, y (p, 2)."""
-    area = host.area.numpy()
-    row = np.repeat(np.arange(len(host)), area)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(area) - area, area)
-    on = host.bits.numpy()[host.offsets.numpy()[row] + place]
-    row, place = row[on], place[on]
-    boxes = host.boxes.numpy().astype(np.int64)
-    y, x = np.divmod(place, (boxes[:, 2] - boxes[:, 0])[row])
-    return row, np.stack([x + boxes[row, 0], y + boxes[row, 1]], 1)
+def _part(crop: BoolArray, box: IntArray, low: IntArray, high: IntArray) -> BoolArray:
+    """The pixels of a crop at `box` between `low` and `high` (2,) x, y."""
+    (x0, y0), (x1, y1) = low - box[:2], high - box[:2]
+    return crop[y0:y1, x0:x1]

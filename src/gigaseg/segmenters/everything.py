@@ -38,7 +38,7 @@ class Everything:
             "stability_thresh": options["stability_score_thresh"],
             "nms": options["nms"],
             "nms_thresh": options["box_nms_thresh"],
-            "window": options["window"] or None,
+            "window": self._backend.window(options["window"]),
         }
 
     def segment(self, batch: TileBatch) -> list[TileInstances]:

@@ -45,7 +45,7 @@ class Prompted:
         )
         self._multimask: bool = options["multimask"]
         self._min_score: float = options["min_score"]
-        self._window: int | None = options["window"] or None
+        self._window = self._backend.window(options["window"])
 
     def segment(self, batch: TileBatch) -> list[TileInstances]:
         """One instance an object of each tile; those with an empty mask or a low score are left out.

@@ -260,6 +260,7 @@ def _painted(pieces: Sequence[_Piece], owner: Sequence[int], shape: Shape2d) -> 
         box = pieces[i].bounds
         part = canvas[int(box.ymin) : int(box.ymax), int(box.xmin) : int(box.xmax)]
         part[pieces[i].mask] = owner[i] + 1
-    ids, inverse = np.unique(canvas, return_inverse=True)
-    numbers = np.arange(len(ids)) + (0 if ids[0] == 0 else 1)
-    return numbers.astype(np.int32)[inverse].reshape(shape)
+    seen = np.zeros(len(pieces) + 1, np.int32)
+    seen[canvas] = 1
+    seen[0] = 0
+    return np.asarray((seen.cumsum(dtype=np.int32) * seen)[canvas])

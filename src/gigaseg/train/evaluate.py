@@ -27,6 +27,10 @@ PROMPTS = ("centre", "point", "jittered", "box")
 """One centre point, one random point, a box with jittered sides (sd 0.1 of the side), the exact box."""
 
 
+DIAMETER = 20.0
+"""Median object diameter, px, that images are scaled to."""
+
+
 def tiles(sample: Sample, size: int, diameter: float | None, overlap: float, most: int | None) -> Iterator[Crop]:
     """Cut an image into tiles; each object is listed in the one where it lies most centrally.
 
@@ -69,7 +73,7 @@ def prompted_iou(
     samples: Sequence[Sample],
     *,
     window: int | None,
-    diameter: float | None = 20.0,
+    diameter: float | None = DIAMETER,
     size: int | None = None,
     overlap: float = 0.25,
     most: int | None = 2,

@@ -137,7 +137,6 @@ class _Run:
         batches = self.feed.batches(progress.step * config.accumulate, config.workers)
         begin = time.perf_counter()
         start_step = progress.step
-        sums: dict[str, float] = {}
         try:
             while not self._finished() and (stop_after is None or progress.step < stop_after):
                 at = time.perf_counter()
@@ -145,11 +144,11 @@ class _Run:
                 progress.step += 1
                 progress.seconds += self.group.longest(time.perf_counter() - at)
                 for name, value in row.items():
-                    sums[name] = sums.get(name, 0.0) + value
+                    progress.sums[name] = progress.sums.get(name, 0.0) + value
                 if progress.step % config.log_every == 0:
                     pace = (time.perf_counter() - begin) / (progress.step - start_step)
-                    self._log({name: value / config.log_every for name, value in sums.items()}, pace)
-                    sums = {}
+                    self._log({name: value / config.log_every for name, value in progress.sums.items()}, pace)
+                    progress.sums = {}
                 ended = self._finished()
                 if progress.step % config.validate_every == 0 or ended:
                     self._validate()

@@ -33,6 +33,10 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return not plain or name.endswith("proj.weight")
 
 
+NUCLEUS = 8.0
+"""Diameter of a nucleus, µm, from which a nominal pixel size follows for images that state none."""
+
+
 class SamMethod:
     """Trains a SAM model from scratch, or further from given weights.
 
@@ -192,5 +196,9 @@ class SamMethod:
         return {name: value for name, value in values.items() if not name.startswith("auxiliary.")}
 
     def card(self) -> dict[str, Any]:
-        """The model's configuration and the training's."""
-        return {"config": self.config.as_dict(), "training": asdict(self.training), "weights": self.weights}
+        """The model's configuration and the training's, and the size of objects that the figures are about."""
+        from gigaseg.train.evaluate import DIAMETER
+
+        nominal = {"object_diameter_px": DIAMETER, "pixel_size_um": NUCLEUS / DIAMETER}
+        config, training = self.config.as_dict(), asdict(self.training)
+        return {"config": config, "training": training, "weights": self.weights, "nominal": nominal}

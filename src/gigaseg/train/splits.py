@@ -69,6 +69,8 @@ def split(
     FormatError
         The file lacks a column, or an image of the data set.
     """
+    if name in NAMED and fold is not None:
+        raise ConfigError(f"--fold is {fold}, but --split {name} has no folds; accepted: with a TSV file of folds")
     parts = NAMED[name](entries, seed) if name in NAMED else _from_file(entries, Path(name), fold)
     divided: dict[str, list[Entry]] = {part: [] for part in PARTS}
     for entry, part in zip(entries, parts, strict=True):
@@ -89,7 +91,7 @@ def _from_file(entries: Sequence[Entry], path: Path, fold: int | None) -> list[s
     column = "fold" if rows and "fold" in rows[0] else "split"
     if rows and column not in rows[0]:
         raise FormatError(f"{path}: no column split or fold; found: {', '.join(rows[0])}")
-    listed = {row["image"]: row[column] for row in rows}
+    listed = {row["image"]: row[column] or "" for row in rows}
     accepted = sorted(set(listed.values()))
     if column == "fold":
         if str(fold) not in accepted:

@@ -51,6 +51,7 @@ class Progress:
     stale : validations since then.
     stopped : whether the run ended early.
     figures : of the best validation.
+    sums : what was logged since the last row of the log.
     """
 
     step: int = 0
@@ -60,6 +61,7 @@ class Progress:
     stale: int = 0
     stopped: bool = False
     figures: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
 
 
 def write_state(

@@ -7,6 +7,7 @@ import torch
 from centersam_models import PAINTED, box_of, discs, paint, scene, score_of, write_learnt_sam, write_painted
 from gigaseg.errors import CheckpointError, SegmenterError
 from gigaseg.instances.tile import tile_rows
+from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.prompting import box_sets
 from gigaseg.segmenters.base import Context, TileBatch
 from gigaseg.segmenters.card import read_card
@@ -40,10 +41,6 @@ def sam(base):
 @pytest.fixture(scope="module")
 def checkpoint(base, sam):
     return write_painted(base.with_name("centersam.safetensors"), base)
-
-
-AS_SAM = {"margin": -1, "mask_logit": 0}
-"""Options for masks as SAM itself makes them."""
 
 
 def load(checkpoint, **options):
@@ -100,7 +97,7 @@ def test_an_instance_is_the_reference_predictors_mask_of_the_box_that_the_heat_n
 
     objects = [(8, 9, 255, 40, 30), (23, 20, 200, 30, 44)]
     tile = scene(128, objects)  # of the size that the reference works at
-    (found,) = run(load(checkpoint, window=0, **AS_SAM), tile)
+    (found,) = run(load(checkpoint, window=0), tile)
     predictor = SamPredictor(sam)
     predictor.set_image(tile.permute(1, 2, 0).numpy())
     for i, (column, row, _, width, height) in enumerate(objects):
@@ -143,7 +140,7 @@ def test_tiles_decoded_together_are_those_decoded_alone(checkpoint):
 def test_boxes_are_clipped_to_the_tile_and_slivers_dropped(checkpoint):
     objects = [(0, 8, 250, 24, 20), (15, 15, 230, 30, 26), (8, 0, 210, 20, 20), (4, 4, 190, 0, 30)]
     tile = paint(SIDE, objects, scene(SIDE, objects[:3]))
-    (found,) = run(load(checkpoint, **AS_SAM), tile)
+    (found,) = run(load(checkpoint), tile)
     assert len(found.boxes) == 3, "the last is 0 px wide"
     backend = open_centersam(checkpoint).backend
     boxes = torch.tensor([box_of(c, r, w, h) for c, r, _, w, h in objects[:3]])
@@ -154,21 +151,6 @@ def test_boxes_are_clipped_to_the_tile_and_slivers_dropped(checkpoint):
     assert torch.equal(found.boxes, expected.boxes)
     assert bool((found.boxes >= 0).all())
     assert bool((found.boxes <= SIDE).all())
-
-
-def test_a_mask_ends_at_its_box_grown_by_the_margin(checkpoint):
-    column, row, _, width, height = OBJECTS[0]
-    box = np.array(box_of(column, row, width, height))
-    tile = paint(SIDE, OBJECTS[:1], scene(SIDE, OBJECTS))
-    (free,) = run(load(checkpoint, margin=-1, mask_logit=-6), tile)
-    for margin in (0.0, 0.2):
-        (found,) = run(load(checkpoint, margin=margin, mask_logit=-6), tile)
-        reach = margin * np.array([-width, -height, width, height])
-        inside = np.zeros((SIDE, SIDE), bool)
-        x0, y0, x1, y1 = np.ceil(np.clip(box + reach, 0, SIDE) - 0.5).astype(int)
-        inside[y0:y1, x0:x1] = True
-        assert np.array_equal(full(found, 0), full(free, 0) & inside)
-        assert full(free, 0)[~inside].any(), "without a limit it reaches further"
 
 
 def test_pixels_of_two_masks_go_to_the_higher_score(checkpoint):
@@ -227,7 +209,7 @@ def test_a_tile_resized_to_the_input_gives_instances_in_tile_pixels(checkpoint):
     tile[0] = 0
     # cell (4, 7) of an input of half the side begins at px (32, 56); around it, so that resizing leaves the colour
     tile[:, 55:59, 31:35] = torch.tensor([255, 20, 16], dtype=torch.uint8)[:, None, None]
-    (found,) = run(load(checkpoint, input_size=64, **AS_SAM), tile)
+    (found,) = run(load(checkpoint, input_size=64), tile)
     assert found.scores.tolist() == [pytest.approx(score_of(255), abs=1e-3)]
     backend = open_centersam(checkpoint, input_size=64).backend
     box = 2 * torch.tensor([box_of(4, 7, 20, 16)])
@@ -289,3 +271,26 @@ def test_the_wrong_checkpoint_is_told_in_one_line(base, checkpoint):
     with pytest.raises(CheckpointError, match="weights of a SAM model, expected those") as caught:
         load(base)
     assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_stand_out_from_the_glass_is_left_out():
+    from gigaseg.segmenters.centersam.contrast import contrast
+
+    image = torch.full((2, 3, 40, 40), 200, dtype=torch.uint8)
+    image[0, :, 10:20, 12:20] = 190
+    image[1, :, 10:20, 12:20] = torch.tensor([203, 200, 203], dtype=torch.uint8)[:, None, None]
+    bits = torch.ones(80, dtype=torch.bool)
+    bits[0] = False  # a corner of each belongs to its surroundings
+    boxes = torch.tensor([[12, 10, 20, 20]] * 3 + [[0, 0, 40, 40]], dtype=torch.int32)
+    masks = PackedMasks(boxes, torch.cat([bits, torch.ones(1600, dtype=torch.bool)]), torch.tensor([0, 0, 0, 80]), None)
+    found = contrast(masks, image, torch.tensor([0, 1, 1, 0]))
+    rest = 12 * 16 - 79  # the box grown by 2 px across and 3 px down, without the mask
+    assert found.tolist() == pytest.approx([10 - 10 / rest, 2 - 2 / rest, 2 - 2 / rest, np.inf])
+
+
+def test_low_contrast_is_kept_when_asked_for(checkpoint):
+    tile = paint(SIDE, OBJECTS, scene(SIDE, OBJECTS))
+    (all_,) = run(load(checkpoint, min_contrast=0), tile)
+    (some,) = run(load(checkpoint, min_contrast=255), tile)
+    assert len(all_.boxes) == len(OBJECTS)
+    assert len(some.boxes) == 0

@@ -57,7 +57,7 @@ def open_centersam(
 ) -> Loaded:
     """Load a checkpoint of ``gigaseg train centersam``.
 
-    Its card holds ``detector`` (`DetectorConfig.as_dict`), ``threshold`` (the score that validation picked) and the
+    Its card holds ``detector`` (`DetectorConfig.as_dict`), ``threshold`` (the score that validation picked), the
     ``base`` that it was trained over.
 
     Parameters

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gigaseg.sam.encoder import Encoded
-from gigaseg.sam.packed import PackedMasks, to_instances
+from gigaseg.sam.packed import to_instances
 from gigaseg.sam.prompting import box_sets
 from gigaseg.sam.suppression import mask_nms
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card, card_from
 from gigaseg.segmenters.centersam.checkpoint import Loaded, open_centersam
+from gigaseg.segmenters.centersam.contrast import contrast
 from gigaseg.segmenters.centersam.peaks import Peaks, decode
 
 
@@ -64,9 +65,8 @@ class CenterSam:
         self._clahe: bool = options["clahe"]
         self._nms: float = options["nms"]
         self._min_quality: float = options["min_quality"]
-        self._window: int | None = options["window"] or None
-        self._margin: float = options["margin"]
-        self._level: float = options["mask_logit"]
+        self._min_contrast: float = options["min_contrast"]
+        self._window = self._backend.window(options["window"])
 
     def segment(self, batch: TileBatch) -> list[TileInstances]:
         """Instances of each tile by descending score; on a CPU tile by tile, which takes less memory."""
@@ -86,23 +86,15 @@ class CenterSam:
         encoded = self._backend.encode(pixels)
         with self._backend.running():
             peaks = self._within(self._detect(pixels, encoded), shape)
-            masks = self._masks(encoded, peaks, shape)
+            masks = self._backend.masks(encoded, box_sets(peaks.image, peaks.boxes), shape, window=self._window)
             good = (masks.area > 0) & (masks.scores.clamp(0, 1) >= self._min_quality)
             masks = replace(masks, scores=peaks.scores)[good]
             image, shares = peaks.image[good], peaks.shares[good]
+            if self._min_contrast > 0:
+                clear = contrast(masks, images.to(image.device), image) >= self._min_contrast
+                masks, image, shares = masks[clear], image[clear], shares[clear]
             kept = mask_nms(masks, image, self._nms)
             return to_instances(masks[kept].compact(), image[kept], len(images), shares[kept])
-
-    def _masks(self, encoded: Encoded, peaks: Peaks, tile_shape: tuple[int, int]) -> PackedMasks:
-        """SAM's mask of each box, cut at the box grown by the margin."""
-        sets = box_sets(peaks.image, peaks.boxes)
-        if self._margin < 0:
-            return self._backend.masks(encoded, sets, tile_shape, window=self._window, threshold=self._level)
-        reach = (peaks.boxes[:, 2:] - peaks.boxes[:, :2]) * self._margin
-        limits = torch.cat([peaks.boxes[:, :2] - reach, peaks.boxes[:, 2:] + reach], 1).clamp(min=0)
-        return self._backend.masks(
-            encoded, sets, tile_shape, window=self._window, grow=False, threshold=self._level, limits=limits
-        )
 
     def _detect(self, pixels: Tensor, encoded: Encoded) -> Peaks:
         """Peaks of tiles (b, 3, H, W) at the size of the input, which is filled up to what the detector takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from functools import lru_cache, partial
 from pathlib import Path
@@ -120,17 +121,31 @@ def _shape(path: Path, name: str) -> tuple[int, ...]:
 
 
 def _tissues(path: Path, count: int) -> list[str]:
-    with np.load(path) as archive:
-        names = archive["tissue_list"].tolist() if "tissue_list" in archive.files else [""] * count
+    try:
+        with np.load(path) as archive:
+            names = archive["tissue_list"].tolist() if "tissue_list" in archive.files else [""] * count
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise _damaged(path, "tissue_list", error) from error
+    if len(names) != count:
+        raise FormatError(f"{path}: tissue_list has {len(names)} names, expected one for each of {count} images")
     return [str(name) for name in names]
 
 
 def _archive_pixels(path: Path, i: int) -> np.ndarray:
-    return np.repeat(_archive(path)[0][i][..., None], 3, axis=2)
+    return np.repeat(_read_once(path)[0][i][..., None], 3, axis=2)
 
 
 def _archive_labels(path: Path, i: int, shape: tuple[int, int]) -> np.ndarray:
-    return np.asarray(_archive(path)[1][i], np.int32)
+    return np.asarray(_read_once(path)[1][i], np.int32)
+
+
+def _read_once(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`_archive`, by one thread at a time: all that wait find it in the cache."""
+    with _lock:
+        return _archive(path)
+
+
+_lock = threading.Lock()
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,68 @@
+"""The weights inside the package: what their cards say, how large they are, and that they outline nuclei."""
+
+import numpy as np
+import pytest
+import torch
+
+from gigaseg.sam.backend import Backend
+from gigaseg.sam.checkpoints import read_checkpoint
+from gigaseg.sam.config import CONFIGS
+from gigaseg.sam.downloads import shipped
+from gigaseg.sam.prompting import box_sets, point_sets
+from gigaseg.testing import synthetic_image
+
+
+def test_all_that_ships_is_small_and_made_of_free_data():
+    files = shipped()
+    assert "small-v1" in files
+    assert sum(path.stat().st_size for path in files.values()) <= 60e6
+    for name, path in files.items():
+        assert path.stat().st_size <= 50e6
+        _, state, card = read_checkpoint(name)
+        assert card["licence"] == "CC0-1.0", name
+        assert card.keys() >= {"data", "split", "figures", "seed", "commit", "loop", "step", "minutes"}, name
+        assert all(tensor.isfinite().all() for tensor in state.values()), name
+
+
+def test_small_is_the_model_that_its_card_describes():
+    backend = Backend.open()
+    assert backend.config == CONFIGS["small"]
+    assert sum(p.numel() for p in backend.model.parameters()) == 6_014_272
+    assert backend.card["name"] == "small-v1"
+    nominal = backend.card["nominal"]
+    assert (nominal["object_diameter_px"], nominal["pixel_size_um"]) == (20.0, 0.4), "nuclei of 8 µm"
+    for prompt in ("box", "jittered", "centre", "point"):
+        for group in ("", "/fluorescence", "/purple", "/brightfield"):
+            assert 0 < backend.card["figures"][prompt + group] < 1
+    assert backend.window(-1) == 10
+
+
+@pytest.mark.parametrize(("kind", "boxed", "pointed"), [("brightfield", 0.45, 0.5), ("fluorescence", 0.6, 0.65)])
+def test_small_outlines_generated_nuclei_from_boxes_and_from_points(kind, boxed, pointed):
+    image, labels = synthetic_image((512, 512), mpp=0.4, seed=3, kind=kind)
+    if kind == "fluorescence":
+        image = np.repeat((image / image.max() * 255).astype(np.uint8)[..., None], 3, axis=2)
+    tile = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    masks, boxes, points = [], [], []
+    for number in np.unique(labels)[1:]:
+        mask = labels == number
+        y, x = np.nonzero(mask)
+        if mask.sum() < 60 or min(x.min(), y.min()) == 0 or max(x.max(), y.max()) == 511:
+            continue
+        masks.append(mask)
+        boxes.append([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        points.append([x.mean() + 0.5, y.mean() + 0.5])
+    assert len(masks) > 20
+    backend = Backend.open()
+    image_of = torch.zeros(len(masks), dtype=torch.int64)
+    for sets, least in (
+        (box_sets(image_of, torch.tensor(np.array(boxes), dtype=torch.float32)), boxed),
+        (point_sets(image_of, torch.tensor(np.array(points), dtype=torch.float32)), pointed),
+    ):
+        found = backend.masks(backend.encode(tile), sets, (512, 512), window=backend.window(-1))
+        iou = []
+        for truth, mask, (x0, y0, x1, y1) in zip(masks, found.unpack(), found.boxes.tolist()):
+            whole = np.zeros_like(truth)
+            whole[y0:y1, x0:x1] = mask.numpy()
+            iou.append((whole & truth).sum() / (whole | truth).sum())
+        assert np.mean(iou) > least
