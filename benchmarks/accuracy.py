@@ -51,7 +51,6 @@ def main(argv: list[str] | None = None) -> None:
     work = args.work / f"limit-{args.limit}" if quick else args.work
     out = args.out or (work / "accuracy.md" if quick else HERE / "results" / "accuracy.md")
     kept = read_kept(out.with_suffix(".json"))
-    logging.getLogger("gigaseg.metrics").setLevel(logging.ERROR)  # parts of a set leave predictions over
     left_out = {}
     for name in args.rows:
         try:
@@ -296,4 +295,5 @@ def with_interval(figure: list[float | None]) -> str:
 
 
 if __name__ == "__main__":
+    logging.getLogger("gigaseg.metrics").setLevel(logging.ERROR)  # parts of a set leave predictions over
     main()

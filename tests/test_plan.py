@@ -55,7 +55,7 @@ def after(cohort, **preset):
         ({"tiles": {"materialise": False}}, []),
         ({"segmenter": {"device": "cpu"}}, []),
         ({"segmenter": {"batch_size": 2}}, STEPS[3:]),
-        ({"segmenter": {"options": {"diameter_um": 9}}}, STEPS[3:]),
+        ({"segmenter": {"options": {"threshold": 0.2}}}, STEPS[3:]),
         ({"stitch": {"agreement": 0.6}}, STEPS[4:]),
         ({"measure": {"quantiles": [0.5]}}, ["measure", "export"]),
         ({"export": ["gpkg"]}, []),
@@ -94,7 +94,7 @@ def test_a_changed_slide_row_or_side_file_changes_what_reads_it(cohort, tmp_path
 
 def test_shards_come_from_the_header_and_an_unreadable_slide_gets_one(cohort, tmp_path):
     tiles = {"tile": 256, "overlap": 0, "tiles_per_shard": 3}
-    assert after(cohort, tiles=tiles).slides["s"].shards == 6
+    assert after(cohort, tiles=tiles, working_resolution=0.5).slides["s"].shards == 6
     (tmp_path / "s.tif").write_bytes(b"no picture")
     assert after(cohort, tiles=tiles).slides["s"].shards == 1
 

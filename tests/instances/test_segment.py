@@ -18,7 +18,8 @@ from gigaseg.slides.inspect import inspect
 from gigaseg.testing import synthetic_slide
 from gigaseg.tiles.grid import Grid, grid
 
-SEGMENTER = SegmenterConfig(batch_size=2)
+SEGMENTER = SegmenterConfig("watershed", batch_size=2)
+SEGMENT = [sys.executable, "-m", "gigaseg", "segment", "--segmenter=watershed"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,9 @@ def slide(tmp_path_factory):
     synthetic_slide(folder / "s.tif", width=700, height=600, seed=5)
     inspect(folder / "s.tif", slide="s").write(folder / "slide.json")
     preset = Preset(
-        foreground=ForegroundConfig(method="all"), tiles=TilesConfig(tile=256, overlap=64, tiles_per_shard=6)
+        segmenter=SEGMENTER,
+        foreground=ForegroundConfig(method="all"),
+        tiles=TilesConfig(tile=256, overlap=64, tiles_per_shard=6),
     )
     grid(folder / "slide.json", folder / "grid.parquet", folder / "foreground.tif", preset=preset)
     return folder
@@ -54,7 +57,7 @@ def test_workers_do_not_change_a_byte(slide, undisturbed, tmp_path):
 
 def test_a_killed_run_goes_on_from_its_finished_batches(slide, undisturbed, tmp_path):
     out = tmp_path / "instances" / "000.parquet"
-    command = [sys.executable, "-m", "gigaseg", "segment", str(slide / "slide.json"), str(slide / "grid.parquet")]
+    command = [*SEGMENT, str(slide / "slide.json"), str(slide / "grid.parquet")]
     command += ["--out", str(out), "--batch-size", "2", "--digest", "d"]
     parts = tmp_path / ".parts" / "segment-000" / "d"
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -95,7 +98,7 @@ def test_an_empty_shard_writes_an_empty_table_without_loading_a_model(slide, tmp
     code = (
         "import sys; from gigaseg.instances.segment import segment; from gigaseg.config import SegmenterConfig;"
         f"n = segment({str(slide / 'slide.json')!r}, {str(tmp_path / 'grid.parquet')!r}, 0,"
-        f" {str(tmp_path / 'o.parquet')!r}, segmenter=SegmenterConfig()); print(n, 'torch' in sys.modules)"
+        f" {str(tmp_path / 'o.parquet')!r}, segmenter=SegmenterConfig('watershed')); print(n, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "False"]
@@ -106,7 +109,7 @@ def test_an_empty_shard_writes_an_empty_table_without_loading_a_model(slide, tmp
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_mistake_that_only_the_segmenter_sees_is_told_from_any_process(slide, tmp_path, workers):
-    wrong = SegmenterConfig(batch_size=1, options={"min_diameter_um": 30.0})
+    wrong = SegmenterConfig("watershed", batch_size=1, options={"min_diameter_um": 30.0})
     with pytest.raises(SegmenterError, match="min_diameter_um"):
         segment(
             slide / "slide.json", slide / "grid.parquet", 0, tmp_path / "o.parquet", segmenter=wrong, workers=workers
@@ -118,8 +121,8 @@ def test_by_hand_unfinished_work_is_taken_up_only_for_the_same_options(slide, tm
     segment(slide / "slide.json", slide / "grid.parquet", 0, tmp_path / "plain.parquet", segmenter=SEGMENTER)
     run(slide, out)
     assert out.read_bytes() == (tmp_path / "plain.parquet").read_bytes()
-    other = SegmenterConfig(batch_size=2, options={"diameter_um": 12.0, "min_diameter_um": 7.0})
-    command = [sys.executable, "-m", "gigaseg", "segment", str(slide / "slide.json"), str(slide / "grid.parquet")]
+    other = SegmenterConfig("watershed", batch_size=2, options={"diameter_um": 12.0, "min_diameter_um": 7.0})
+    command = [*SEGMENT, str(slide / "slide.json"), str(slide / "grid.parquet")]
     command += ["--out", str(out), "--batch-size=1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     while not list(tmp_path.glob(".parts/*/*/[0-9]*.parquet")):
@@ -148,7 +151,7 @@ def test_inputs_of_different_slides_are_refused(slide, tmp_path):
 def test_workers_end_when_their_parent_is_killed(slide, tmp_path):
     import psutil
 
-    command = [sys.executable, "-m", "gigaseg", "segment", str(slide / "slide.json"), str(slide / "grid.parquet")]
+    command = [*SEGMENT, str(slide / "slide.json"), str(slide / "grid.parquet")]
     command += ["--out", str(tmp_path / "o.parquet"), "--batch-size=1", "--workers=2"]
     process = psutil.Popen(command, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(".parts/*/*/[0-9]*.parquet")):
@@ -163,7 +166,7 @@ def test_workers_end_when_their_parent_is_killed(slide, tmp_path):
 
 
 def test_wrong_options_and_shards_are_told(slide, tmp_path):
-    wrong = SegmenterConfig(options={"diameter": 3})
+    wrong = SegmenterConfig("watershed", options={"diameter": 3})
     with pytest.raises(SegmenterError, match=r"unknown option 'diameter'.*did you mean 'diameter_um'"):
         segment(slide / "slide.json", slide / "grid.parquet", 0, tmp_path / "o.parquet", segmenter=wrong)
     with pytest.raises(FormatError, match=r"shard 9 is outside the grid's 0\.\.1"):

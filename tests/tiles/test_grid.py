@@ -61,7 +61,7 @@ def test_a_slide_smaller_than_a_tile_is_kept(tmp_path, width, height):
         resolutionunit="CENTIMETER",
     )  # fmt: skip
     inspect(tmp_path / "s.tif", slide="s").write(tmp_path / "slide.json")
-    every = make(tmp_path, tiles=TilesConfig(), foreground=ForegroundConfig(method="all"), working_resolution=None)
+    every = make(tmp_path, tiles=TilesConfig(), foreground=ForegroundConfig(method="all"), working_resolution=0.5)
     assert every.kept.all()
     assert every.foreground.tolist() == [1.0] * len(every.row)
 
