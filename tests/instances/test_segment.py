@@ -7,12 +7,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from gigaseg.cli import main
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
 from gigaseg.errors import FormatError, SegmenterError
-from gigaseg.instances.segment import segment
+from gigaseg.instances.segment import model_bytes, segment
 from gigaseg.instances.table import read_instances
+from gigaseg.sam.checkpoints import write_delta, write_state
 from gigaseg.sam.downloads import OFFICIAL, Official
 from gigaseg.slides.inspect import inspect
 from gigaseg.testing import synthetic_slide
@@ -210,3 +212,17 @@ def test_a_device_that_is_not_there_stops_the_job(slide, tmp_path, device, capsy
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith(f"gigaseg segment: device is '{device}', accepted on this machine: auto, cpu")
     assert not (tmp_path / "o.parquet").exists()
+
+
+def test_a_small_checkpoint_over_a_large_one_counts_as_large(tmp_path):
+    write_state(tmp_path / "base.safetensors", {"a": torch.zeros(10_000), "b": torch.zeros(4)}, {})
+    write_delta(
+        tmp_path / "over.safetensors",
+        {"a": torch.zeros(10_000), "b": torch.ones(4)},
+        tmp_path / "base.safetensors",
+        {},
+    )
+    alone = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("base", "over")]
+    assert alone[1] < 1_000 < 40_000 < alone[0]
+    assert model_bytes(tmp_path / "over.safetensors") == sum(alone)
+    assert model_bytes(tmp_path / "base.safetensors") == alone[0]

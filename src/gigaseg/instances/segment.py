@@ -30,7 +30,7 @@ from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
 from gigaseg.processes import end_with_parent
 from gigaseg.prompts.counts import FATES, of_file, of_slide, total
 from gigaseg.prompts.table import PromptTable
-from gigaseg.sam.downloads import checked_sha256, checkpoint_path
+from gigaseg.sam.downloads import base_reference, checked_sha256, checkpoint_path, named_base
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LARGE_MODEL = 256_000_000
-"""Bytes of a checkpoint that is loaded once, not once a process."""
+"""Bytes of a checkpoint, with its base, above which it is loaded once and not once a process."""
 
 
 @dataclass(frozen=True)
@@ -223,12 +223,18 @@ def _processes(job: Job, workers: int) -> int:
     """How many processes share the batches: on a CPU they gain more than threads do."""
     if job.device != "cpu":
         return 1
-    large = job.checkpoint is not None and job.checkpoint.stat().st_size > _LARGE_MODEL
-    if large or workers == 1:
-        import torch
+    large = job.checkpoint is not None and model_bytes(job.checkpoint) > _LARGE_MODEL
+    import torch
 
-        torch.set_num_threads(workers)
+    torch.set_num_threads(workers if large else 1)  # also where there turns out to be work for one process only
     return 1 if large else workers
+
+
+def model_bytes(checkpoint: Path) -> int:
+    """Size of a checkpoint, and of the one that it holds changes over."""
+    base = named_base(checkpoint)
+    whole = checkpoint_path(base_reference(checkpoint, base)).stat().st_size if base else 0
+    return whole + checkpoint.stat().st_size
 
 
 def _run(job: Job, batches: list[int], workers: int) -> Iterator[int]:

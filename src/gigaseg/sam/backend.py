@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,10 +86,8 @@ class Backend:
         SegmenterError
             `precision` is unknown, or `input_size` no positive multiple of the model's patch side.
         """
-        _check_precision(precision)
-        place = torch.device(choose_device(device))
-        model, config, card = open_checkpoint(checkpoint or DEFAULT_CHECKPOINT, device=place)
-        return cls.from_model(model, config, card, device, input_size, precision, compile)
+        found = open_checkpoint(checkpoint or DEFAULT_CHECKPOINT)
+        return cls.from_model(*found, device, input_size, precision, compile)
 
     @classmethod
     def from_model(
@@ -113,7 +111,8 @@ class Backend:
         DeviceError, SegmenterError
             As `open`.
         """
-        _check_precision(precision)
+        if precision not in PRECISIONS:
+            raise SegmenterError(unknown("precision", precision, PRECISIONS))
         place = torch.device(choose_device(device))
         if input_size is not None and (input_size < config.patch or input_size % config.patch):
             raise SegmenterError(
@@ -129,10 +128,7 @@ class Backend:
 
         For -1 as the weights were trained; the published ones were trained without windows.
         """
-        if wanted < 0:
-            training = self.card.get("training")
-            wanted = int(training.get("window") or 0) if isinstance(training, dict) else 0
-        return wanted or None
+        return (wanted if wanted >= 0 else trained_window(self.card)) or None
 
     def input_shape(self, tile_shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width, px, that a tile of `tile_shape` is resized to; its aspect is kept.
@@ -281,9 +277,10 @@ class Backend:
             yield
 
 
-def _check_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise SegmenterError(unknown("precision", precision, PRECISIONS))
+def trained_window(card: Mapping[str, Any]) -> int:
+    """Side of the decoding windows that weights were trained with, cells, as their card has it; 0: none."""
+    training = card.get("training")
+    return int(training.get("window") or 0) if isinstance(training, dict) else 0
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:

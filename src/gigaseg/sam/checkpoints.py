@@ -22,11 +22,14 @@ from gigaseg.files import atomic, sha256_file
 from gigaseg.sam.downloads import OFFICIAL, Official, base_reference, checked_sha256, checkpoint_path, fetch, shipped
 
 __all__ = [
-    "OFFICIAL", "Official", "checkpoint_path", "fault_of", "fetch", "read_checkpoint", "read_delta", "read_state",
+    "OFFICIAL", "Official", "checkpoint_path", "fetch", "fitted", "read_checkpoint", "read_delta", "read_state",
     "write_delta", "write_state",
 ]  # fmt: skip
 
 _CARD = "gigaseg"
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of floating-point weights that are read; integers would be quantised ones without their scale."""
+
 _FULL_BELOW = 4096
 """Elements; smaller tensors (norms, biases, the frequencies of positions) stay float32: half of them saves nothing."""
 
@@ -113,6 +116,45 @@ def fault_of(tensor: Tensor) -> str | None:
     if tensor.is_nested or tensor.layout != torch.strided:
         return "sparse or nested"
     return "complex" if tensor.is_complex() else None
+
+
+def fitted(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """The tensors of `state` in the types of `expected`, on `device`; without a copy where they are that already.
+
+    Parameters
+    ----------
+    expected : a model's state dict, on any device.
+    what : the model, for messages.
+
+    Raises
+    ------
+    CheckpointError
+        A tensor is missing, one too many or of another shape, no plain values, or not finite in its new type.
+    """
+    wrong = [f"{name} is missing" for name in expected if name not in state]
+    wrong += [f"{name} is not part of it" for name in state if name not in expected]
+    wrong += [
+        f"{name} is {list(state[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(one_line(f"does not fit {what}: {'; '.join(wrong[:3])}{more}"))
+    tensors = {}
+    for name, tensor in state.items():
+        real = expected[name].is_floating_point()
+        fits = tensor.dtype in _REAL if real else not tensor.is_floating_point()
+        fault = fault_of(tensor) or (None if fits else str(tensor.dtype))
+        if fault:
+            kind = "floating-point values" if real else "whole numbers"
+            raise CheckpointError(f"tensor '{name}' is {fault}, expected plain {kind}")
+        tensors[name] = tensor.detach().to(device, expected[name].dtype)
+        if not tensors[name].isfinite().all():
+            raise CheckpointError(f"tensor '{name}' holds values that are not finite")
+    return tensors
 
 
 def write_state(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str, Any], *, half: bool = False) -> None:

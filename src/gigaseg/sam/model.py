@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, one_line
-from gigaseg.sam.checkpoints import fault_of, read_checkpoint
+from gigaseg.sam.checkpoints import fitted, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.torchvision_ops import ensure_torchvision
 
 ensure_torchvision()  # segment-anything imports torchvision
 
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer  # noqa: E402
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types of weights that are read; integers would be quantised ones without their scale."""
 
 
 def build(config: SamConfig, device: str | torch.device = "cpu") -> Sam:
@@ -116,30 +113,9 @@ def from_state(state: Mapping[str, Tensor], config: SamConfig, device: str | tor
         sam = build(config, "meta")
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"configuration '{config.name}' makes no model ({one_line(error)})") from error
-    _check(sam.state_dict(), state, config)
-    tensors = {}
-    for name, tensor in state.items():
-        fault = fault_of(tensor) or (None if tensor.dtype in _DTYPES else str(tensor.dtype))
-        if fault:
-            raise CheckpointError(f"tensor '{name}' is {fault}, expected plain floating-point values")
-        tensors[name] = tensor.detach().to(device, torch.float32)
-        if not tensors[name].isfinite().all():
-            raise CheckpointError(f"tensor '{name}' holds values that are not finite")
+    tensors = fitted(state, sam.state_dict(), f"configuration '{config.name}'", device)
     sam.load_state_dict(tensors, assign=True)  # nothing is initialised in vain
     for name in ("pixel_mean", "pixel_std"):  # not part of a state dict
         values = torch.tensor(getattr(config, name), dtype=torch.float32, device=device)
         sam.register_buffer(name, values.view(-1, 1, 1), persistent=False)
     return sam.eval()
-
-
-def _check(expected: Mapping[str, Any], found: Mapping[str, Tensor], config: SamConfig) -> None:
-    wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} is not part of it" for name in found if name not in expected]
-    wrong += [
-        f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(one_line(f"does not fit configuration '{config.name}': {'; '.join(wrong[:3])}{more}"))

@@ -45,11 +45,10 @@ def write_checkpoint(
         "commit": commit(),
         **about,
     }
-    base = getattr(method, "base", None)  # methods from elsewhere may know of none
-    if base is None:
+    if method.base is None:
         write_state(path, method.exported(values), card, half=True)
     else:
-        write_delta(path, method.exported(values), base, card, half=True)
+        write_delta(path, method.exported(values), method.base, card, half=True)
 
 
 def commit() -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gigaseg.errors import CheckpointError, ConfigError
-from gigaseg.sam.checkpoints import read_state
+from gigaseg.sam.checkpoints import read_state, write_state
 from gigaseg.segmenters.centersam.checkpoint import open_centersam
 from gigaseg.segmenters.centersam.segmenter import CenterSam
 from gigaseg.segmenters.whole import segment_image
@@ -164,3 +164,13 @@ def test_fewer_images_are_validated_where_wanted(sam, discs_apart, training):
     figures = method.validate(method.build(), discs_apart[1])
     assert figures["images"] == 2
     assert not any(name.startswith("native") for name in figures)
+
+
+def test_windows_are_those_that_sam_was_trained_with_unless_others_are_wanted(sam, tmp_path):
+    state, card = read_state(sam)
+    windowed = tmp_path / "windowed.safetensors"
+    write_state(windowed, state, {**card, "training": {"window": 7}})
+    write_state(tmp_path / "plain.safetensors", state, {"config": card["config"]})
+    for name, wanted, window in (("windowed", -1, 7), ("windowed", 0, 0), ("plain", -1, 0), ("plain", 5, 5)):
+        method = CenterSamMethod(CenterSamTraining(window=wanted, crop=64), str(tmp_path / f"{name}.safetensors"))
+        assert method.card()["training"]["window"] == window, "what the segmenter will use"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gigaseg.errors import CheckpointError, one_line
 from gigaseg.sam.backend import Backend
-from gigaseg.sam.checkpoints import fault_of, read_checkpoint
+from gigaseg.sam.checkpoints import fitted, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.model import from_state
 from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, build_detector
@@ -114,23 +114,6 @@ def detector_from_state(state: Mapping[str, Tensor], config: DetectorConfig) -> 
     """
     with torch.device("meta"):
         detector = build_detector(config)
-    expected = detector.state_dict()
-    wrong = [f"{name} is missing" for name in expected if name not in state]
-    wrong += [f"{name} is not part of it" for name in state if name not in expected]
-    wrong += [
-        f"{name} is {list(state[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(one_line(f"does not fit a '{config.kind}' detector: {'; '.join(wrong[:3])}{more}"))
-    tensors = {}
-    for name, tensor in state.items():
-        if fault_of(tensor) or tensor.is_floating_point() != expected[name].is_floating_point():
-            raise CheckpointError(f"tensor '{name}' is {fault_of(tensor) or tensor.dtype}, expected plain values")
-        tensors[name] = tensor.detach().to(expected[name].dtype)
-        if not tensors[name].isfinite().all():
-            raise CheckpointError(f"tensor '{name}' holds values that are not finite")
+    tensors = fitted(state, detector.state_dict(), f"a '{config.kind}' detector")
     detector.load_state_dict(tensors, assign=True)  # nothing is initialised in vain
     return detector.eval()

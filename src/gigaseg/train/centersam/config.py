@@ -44,7 +44,9 @@ class CenterSamTraining:
     masks: float = key(1.0, "weight of the losses of masks from true boxes, with --finetune", low=0)
     objects: int = key(16, "objects of a crop whose masks are trained, at most, with --finetune", low=1, high=1024)
     window: int = key(
-        10, "side of the decoding window, embedding cells, when validating or fine-tuning; 0: none", low=0
+        -1,
+        "side of the decoding window, embedding cells, when validating or fine-tuning; 0: none; -1: as SAM was trained",
+        low=-1,
     )
     drops: tuple[float, ...] = key(
         (), "shares of the run at which the learning rate falls to a tenth; none: half a cosine", low=0, high=1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, ConfigError
 from gigaseg.files import sha256_file
-from gigaseg.sam.backend import DEFAULT_CHECKPOINT, Backend
+from gigaseg.sam.backend import DEFAULT_CHECKPOINT, Backend, trained_window
 from gigaseg.sam.checkpoints import checkpoint_path, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.encoder import Encoded, encode, normalise
@@ -60,9 +60,10 @@ class CenterSamMethod:
     name = "centersam"
 
     def __init__(self, training: CenterSamTraining | None = None, sam: str | None = None) -> None:
-        self.training = t = training or CenterSamTraining()
+        t = training or CenterSamTraining()
         self.base = sam or DEFAULT_CHECKPOINT
         path, state, card = read_checkpoint(self.base)
+        self.training = t = replace(t, window=t.window if t.window >= 0 else trained_window(card))
         if "base" in card:
             raise CheckpointError(f"{path}: holds changes over another one; expected a whole checkpoint")
         self.config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
