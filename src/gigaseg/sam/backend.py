@@ -16,6 +16,7 @@ from gigaseg.devices import choose_device
 from gigaseg.errors import DeviceError, SegmenterError, one_line, unknown
 from gigaseg.sam.config import SamConfig
 from gigaseg.sam.decoder import Decoded, decode
+from gigaseg.sam.detail import with_detail
 from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.local import window_sizes
 from gigaseg.sam.masks import best, crop_masks
@@ -199,6 +200,7 @@ class Backend:
         window: int | None = None,
         grow: bool = True,
         threshold: float = 0.0,
+        detail: Tensor | None = None,
     ) -> PackedMasks:
         """One mask a prompt set, cropped in tile px, on the device.
 
@@ -212,6 +214,7 @@ class Backend:
             or four times, and so on. None: the whole embedding.
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
         threshold : of the logits.
+        detail : (b, 4 h, 4 w) foreground logits for all masks of an image (`gigaseg.sam.detail`).
 
         Returns
         -------
@@ -223,7 +226,7 @@ class Backend:
         with self.running():
             for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
                 several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
-                for at, decoded in self._windows(encoded, some, several, window, grow, threshold):
+                for at, decoded in self._windows(encoded, some, several, window, grow, threshold, detail):
                     parts.append(
                         crop_masks(decoded, self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w), threshold)
                     )
@@ -234,7 +237,14 @@ class Backend:
             return pack(parts)[torch.cat(order).argsort()]
 
     def _windows(
-        self, encoded: Encoded, sets: PromptSets, several: bool, window: int | None, grow: bool, threshold: float
+        self,
+        encoded: Encoded,
+        sets: PromptSets,
+        several: bool,
+        window: int | None,
+        grow: bool,
+        threshold: float,
+        detail: Tensor | None,
     ) -> Iterator[tuple[Tensor, Decoded]]:
         """Positions and decoded masks, window size by window size; each set once."""
         h, w = encoded.embedding.shape[2:]
@@ -250,7 +260,7 @@ class Backend:
             rest, rest_size = [left[~now]], [size[~now]]
             for at in torch.split(left[now], step):
                 decoded = decode(self.model, encoded, sets[at], multimask=several, window=small or None)
-                decoded = best(decoded) if several else decoded
+                decoded = with_detail(best(decoded) if several else decoded, detail, sets.image[at])
                 if small and grow:
                     cut = reaches_edge(decoded, (4 * h, 4 * w), threshold)
                     rest.append(at[cut])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gigaseg.sam.config import CONFIGS, SamConfig
 from gigaseg.sam.decoder import Decoded, decode
+from gigaseg.sam.detail import with_detail
 from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.model import build, load
 from gigaseg.sam.prompting import PromptSets
@@ -111,9 +112,14 @@ class SamMethod:
         return losses
 
     def mask_losses(
-        self, model: nn.Module, encoded: Encoded, batch: Batch, rng: np.random.Generator
+        self,
+        model: nn.Module,
+        encoded: Encoded,
+        batch: Batch,
+        rng: np.random.Generator,
+        detail: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of the masks that simulated prompts on encoded crops give; see `losses`."""
+        """Losses of the masks that simulated prompts on encoded crops give, see `losses`; with `detail` added to them."""
         t = self.training
         multimask = bool(rng.random() < t.multimask)
         window = None if t.window == 0 or rng.random() < t.full else t.window
@@ -124,6 +130,7 @@ class SamMethod:
             part, share = batch[rows], len(rows) / len(batch.ids) / rounds
             for turn in range(rounds):
                 decoded = decode(model, encoded, sets, multimask=multimask and turn == 0, window=window)
+                decoded = with_detail(decoded, detail, sets.image)
                 parts, best = self._mask_losses(decoded, part)
                 found.append({name: value * share for name, value in parts.items()})
                 if turn + 1 < rounds:

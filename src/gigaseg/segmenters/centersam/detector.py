@@ -34,8 +34,9 @@ class DetectorConfig:
     ----------
     kind : "light", on the embedding of a SAM encoder; "resnet18" or "hourglass", on the image alone.
     classes : names of the classes, one heatmap each.
-    embedding, patch : channels of that embedding, and px of one of its cells, a multiple of 4 (light).
+    embedding, patch : channels of that embedding, and px of one of its cells, a multiple of 8 (light).
     width : channels (light), an even number.
+    detail : channels of the branch for `Maps.detail` (light); 0: none.
     dims, counts : channels and residuals of each level of an hourglass from the outermost in; each level has half the
         resolution of the one before.
     stacks : hourglasses one after another.
@@ -47,6 +48,7 @@ class DetectorConfig:
     embedding: int = 128
     patch: int = 8
     width: int = 64
+    detail: int = 0
     dims: tuple[int, ...] = (256, 256, 384, 384, 384, 512)
     counts: tuple[int, ...] = (2, 2, 2, 2, 2, 4)
     stacks: int = 2
@@ -92,6 +94,9 @@ def _check(config: DetectorConfig) -> None:
     for name, step in (("embedding", 1), ("patch", STRIDE), ("width", 2)):
         value = getattr(config, name)
         demand(name, _is_integer(value) and value % step == 0, f"a multiple of {step} from {step} to {_LARGEST}")
+    demand("detail", config.detail == 0 or _is_integer(config.detail), f"an integer from 0 to {_LARGEST}")
+    if config.kind == "light":
+        demand("patch", config.patch % 8 == 0, "a multiple of 8 px with a 'light' detector")
     demand("stacks", _is_integer(config.stacks) and config.stacks <= 16, "an integer from 1 to 16")
     for name in ("dims", "counts"):
         value = getattr(config, name)
@@ -127,11 +132,14 @@ class Maps:
     heat : (b, classes, h, w) float32 logits of a centre.
     size : (b, 2, h, w) float32, width and height of the box in cells.
     offset : (b, 2, h, w) float32, x and y of the centre in its cell.
+    detail : (b, H, W) float32 foreground logits on the grid of SAM's low-res masks, a quarter of a patch a place, for
+        all masks of the image (`gigaseg.sam.detail`); None: the detector has none.
     """
 
     heat: Tensor
     size: Tensor
     offset: Tensor
+    detail: Tensor | None = None
 
 
 class Detector(nn.Module):

@@ -19,6 +19,7 @@ from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card, card_from
 from gigaseg.segmenters.centersam.checkpoint import Loaded, open_centersam
 from gigaseg.segmenters.centersam.contrast import contrast
+from gigaseg.segmenters.centersam.detector import Maps
 from gigaseg.segmenters.centersam.peaks import Peaks, decode
 
 
@@ -85,8 +86,10 @@ class CenterSam:
         pixels = self._backend.resized(images)
         encoded = self._backend.encode(pixels)
         with self._backend.running():
-            peaks = self._within(self._detect(pixels, encoded), shape)
-            masks = self._backend.masks(encoded, box_sets(peaks.image, peaks.boxes), shape, window=self._window)
+            maps = self._maps(pixels, encoded)
+            peaks = self._within(decode(maps, self._top, self.threshold), shape)
+            sets = box_sets(peaks.image, peaks.boxes)
+            masks = self._backend.masks(encoded, sets, shape, window=self._window, detail=maps.detail)
             good = (masks.area > 0) & (masks.scores.clamp(0, 1) >= self._min_quality)
             masks = replace(masks, scores=peaks.scores)[good]
             image, shares = peaks.image[good], peaks.shares[good]
@@ -96,13 +99,12 @@ class CenterSam:
             kept = mask_nms(masks, image, self._nms)
             return to_instances(masks[kept].compact(), image[kept], len(images), shares[kept])
 
-    def _detect(self, pixels: Tensor, encoded: Encoded) -> Peaks:
-        """Peaks of tiles (b, 3, H, W) at the size of the input, which is filled up to what the detector takes."""
+    def _maps(self, pixels: Tensor, encoded: Encoded) -> Maps:
+        """Maps of tiles (b, 3, H, W) at the size of the input, which is filled up to what the detector takes."""
         multiple = self._detector.multiple
         down, right = (-side % multiple for side in pixels.shape[2:])
         images = F.pad(self._detector.normalise(pixels), (0, right, 0, down))  # with the mean colour
-        maps = self._detector(images, encoded.embedding if self._detector.uses_embedding else None)
-        return decode(maps[-1], self._top, self.threshold)
+        return self._detector(images, encoded.embedding if self._detector.uses_embedding else None)[-1]
 
     def _within(self, peaks: Peaks, tile_shape: tuple[int, int]) -> Peaks:
         """The peaks with their boxes in tile px and clipped to the tile, without those narrower than a pixel."""

@@ -18,6 +18,10 @@ class CenterSamTraining:
         choices=("light", "resnet18", "hourglass"),
     )
     width: int = key(64, "channels of a light detector", low=2, high=4096)
+    detail: int = key(
+        32, "channels of its branch that draws the edges which all masks share; 0: none", low=0, high=4096
+    )
+    foreground: float = key(1.0, "weight of the cross entropy of that branch and the foreground", low=0)
     dims: tuple[int, ...] = key(
         (256, 256, 384, 384, 384, 512), "channels of an hourglass's levels, outermost first", low=1
     )
@@ -39,15 +43,21 @@ class CenterSamTraining:
     )  # fmt: skip
     size: float = key(0.1, "weight of the loss of box sizes", low=0)
     offset: float = key(1.0, "weight of the loss of centre offsets", low=0)
-    finetune: bool = key(False, "train SAM's encoder and mask decoder as well")
-    finetune_scale: float = key(0.1, "their learning rate, share of the detector's", low=0)
-    masks: float = key(1.0, "weight of the losses of masks from true boxes, with --finetune", low=0)
-    objects: int = key(16, "objects of a crop whose masks are trained, at most, with --finetune", low=1, high=1024)
+    start: str | None = key(None, "checkpoint of this method over the same SAM to go on from, by name or file")
+    finetune: str = key(
+        "none", "what of SAM is trained as well: none, its mask decoder, or all: its encoder too",
+        choices=("none", "decoder", "all"),
+    )
+    finetune_scale: float = key(0.1, "its learning rate, share of the detector's", low=0)
+    masks: float = key(1.0, "weight of the losses of masks from true boxes, with --finetune or --detail", low=0)
+    fine: bool = key(False, "those losses at the input's resolution, not at the low-res masks'")
+    objects: int = key(16, "objects of a crop whose masks are trained, at most", low=1, high=1024)
     window: int = key(
         -1,
         "side of the decoding window, embedding cells, when validating or fine-tuning; 0: none; -1: as SAM was trained",
         low=-1,
     )
+    full: float = key(0.05, "share of steps whose masks are decoded from the whole crop instead", low=0, high=1)
     drops: tuple[float, ...] = key(
         (), "shares of the run at which the learning rate falls to a tenth; none: half a cosine", low=0, high=1
     )

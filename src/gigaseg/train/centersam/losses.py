@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gigaseg.segmenters.centersam.detector import Maps
 from gigaseg.train.centersam.targets import Targets
@@ -70,6 +71,17 @@ def detector_losses(
         found["offset"].append(offset_loss(_at(maps.offset, targets), targets.offset, variant))
     parts = {name: torch.stack(values).mean() for name, values in found.items()}
     return {"loss": parts["heat"] + size * parts["size"] + offset * parts["offset"], **parts}
+
+
+def foreground_loss(detail: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of the detail's logits and the foreground's share of each place; ours.
+
+    Parameters
+    ----------
+    detail : (b, h, w). labels : (b, k h, k w), 0 is background.
+    """
+    share = F.avg_pool2d((labels > 0).float()[:, None], labels.shape[-1] // detail.shape[-1])[:, 0]
+    return F.binary_cross_entropy_with_logits(detail, share)
 
 
 def _at(values: Tensor, targets: Targets) -> Tensor:

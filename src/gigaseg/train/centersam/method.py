@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, buil
 from gigaseg.train.batches import Batch, collate
 from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.centersam.crops import letterbox_affine, only_visible
-from gigaseg.train.centersam.losses import detector_losses
+from gigaseg.train.centersam.losses import detector_losses, foreground_loss
 from gigaseg.train.centersam.targets import detector_targets
 from gigaseg.train.colour import vary
 from gigaseg.train.config import PromptConfig, SamTraining
@@ -30,7 +31,11 @@ from gigaseg.train.crops import Crop, crop, random_affine
 from gigaseg.train.data import Sample
 from gigaseg.train.sam import SamMethod, decays
 
-_TRAINED = ("image_encoder.", "mask_decoder.")
+log = logging.getLogger(__name__)
+
+_TRAINED: dict[str, tuple[str, ...]] = {
+    "none": (), "decoder": ("mask_decoder.",), "all": ("image_encoder.", "mask_decoder.")
+}  # fmt: skip
 """Parts of SAM that fine-tuning changes; the prompt encoder stays."""
 
 
@@ -67,12 +72,20 @@ class CenterSamMethod:
         if "base" in card:
             raise CheckpointError(f"{path}: holds changes over another one; expected a whole checkpoint")
         self.config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
-        self.detector = replace(
-            DetectorConfig(t.detector, (t.class_name,), self.config.prompt_dim, self.config.patch),
-            **{name: value for name in ("width", "dims", "counts", "stacks") if (value := getattr(t, name))},
+        sizes = {name: value for name in ("width", "dims", "counts", "stacks") if (value := getattr(t, name))}
+        self.detector = DetectorConfig.from_dict(
+            {
+                "kind": t.detector,
+                "classes": (t.class_name,),
+                "embedding": self.config.prompt_dim,
+                "patch": self.config.patch,
+                "detail": t.detail if t.detector == "light" else 0,
+                **sizes,
+            }
         )
+        self.start = self._started(t.start) if t.start else None
         with torch.device("meta"):
-            multiple = build_detector(DetectorConfig.from_dict(self.detector.as_dict())).multiple
+            multiple = build_detector(self.detector).multiple
         multiple = max(multiple, self.config.patch)
         if t.crop % multiple:
             raise ConfigError(f"--crop is {t.crop}, accepted with {t.detector} and this SAM: multiples of {multiple}")
@@ -80,15 +93,29 @@ class CenterSamMethod:
         prompts = PromptConfig(box=0.5, exact_box=0.5, centre=0.0)
         self._masks = SamMethod(
             self.config,
-            SamTraining(crop=t.crop, corrected=0, multimask=0, dense=0, window=t.window, full=0.1, prompts=prompts),
+            SamTraining(
+                crop=t.crop, corrected=0, multimask=0, dense=0, window=t.window, full=t.full, fine=t.fine, prompts=prompts
+            ),
         )
+
+    def _started(self, start: str) -> dict[str, Tensor]:
+        """SAM's tensors of the checkpoint to go on from, and those of its detector if that is of the same sizes."""
+        path, state, card = read_checkpoint(start)
+        if card.get("sam_sha256") != self._sha256:
+            raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
+        if DetectorConfig.from_dict(card["detector"]) == self.detector:
+            return state
+        log.warning("%s: its detector has other sizes; a fresh one is trained over its SAM", path)
+        return {name: value for name, value in state.items() if not name.startswith("detector.")}
 
     def build(self) -> nn.Module:
         """The SAM model, with the detector as its part ``detector``; what does not train is frozen."""
         model = cast(nn.Module, open_checkpoint(self.base)[0])
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = self.training.finetune and name.startswith(_TRAINED)
+            parameter.requires_grad = name.startswith(_TRAINED[self.training.finetune])
         model.detector = build_detector(self.detector)
+        if self.start is not None:
+            model.load_state_dict(self.start, strict=False)  # without a detector's tensors that is fresh
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -132,19 +159,24 @@ class CenterSamMethod:
         detector = cast(Detector, model.detector)
         with torch.autocast(batch.images.device.type, enabled=False):
             images = vary(batch.images, rng, t.colour)
-        encoded = self._encoded(model, images) if t.finetune or detector.uses_embedding else None
+        masks = t.finetune != "none" or self.detector.detail > 0
+        encoded = self._encoded(model, images) if masks or detector.uses_embedding else None
         embedding = encoded.embedding if encoded is not None and detector.uses_embedding else None
         stacks = detector(detector.normalise(images), embedding)
         targets = detector_targets(batch, len(self.detector.classes), margin=t.margin)
         with torch.autocast(batch.images.device.type, enabled=False):
             losses = detector_losses(stacks, targets, size=t.size, offset=t.offset, variant=t.box_losses)
-        if t.finetune and encoded is not None:
-            masks = self._masks.mask_losses(model, encoded, self._some(batch, rng), rng)
-            losses |= {"loss": losses["loss"] + t.masks * masks["loss"], "masks": masks["loss"], "iou": masks["iou"]}
+            detail = stacks[-1].detail
+            if detail is not None:
+                ground = foreground_loss(detail, batch.labels)
+                losses |= {"loss": losses["loss"] + t.foreground * ground, "foreground": ground}
+        if masks and encoded is not None:
+            found = self._masks.mask_losses(model, encoded, self._some(batch, rng), rng, detail)
+            losses |= {"loss": losses["loss"] + t.masks * found["loss"], "masks": found["loss"], "iou": found["iou"]}
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def _encoded(self, model: nn.Module, images: Tensor) -> Encoded:
-        with torch.set_grad_enabled(self.training.finetune and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.training.finetune == "all" and torch.is_grad_enabled()):
             return encode(cast(Any, model).image_encoder, normalise(images, self.config))
 
     def _some(self, batch: Batch, rng: np.random.Generator) -> Batch:
