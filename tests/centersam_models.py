@@ -33,7 +33,7 @@ def painted_detector(config=PAINTED):
         for name, module in detector.named_modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_var.fill_(1 - module.eps)
-            elif isinstance(module, torch.nn.Conv2d) and name in ("image.0.0", "image.2.0"):
+            elif isinstance(module, torch.nn.Conv2d) and name in ("fine.0.0", "image.0.0"):
                 for i in range(3):
                     module.weight[i, i, 1, 1] = 1
         for name, channel, rows in (("heat", 0, [0]), ("size", 1, [0, 1])):

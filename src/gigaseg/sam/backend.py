@@ -19,7 +19,7 @@ from gigaseg.sam.decoder import Decoded, decode
 from gigaseg.sam.detail import with_detail
 from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.local import window_sizes
-from gigaseg.sam.masks import best, crop_masks
+from gigaseg.sam.masks import best, chosen, crop_masks
 from gigaseg.sam.model import open_checkpoint
 from gigaseg.sam.packed import PackedMasks, pack
 from gigaseg.sam.prompting import PromptSets, groups
@@ -214,7 +214,7 @@ class Backend:
             or four times, and so on. None: the whole embedding.
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
         threshold : of the logits.
-        detail : (b, 4 h, 4 w) foreground logits for all masks of an image (`gigaseg.sam.detail`).
+        detail : (b, C / 8, 4 h, 4 w) features of the images for all their masks (`gigaseg.sam.detail`).
 
         Returns
         -------
@@ -260,14 +260,15 @@ class Backend:
             rest, rest_size = [left[~now]], [size[~now]]
             for at in torch.split(left[now], step):
                 decoded = decode(self.model, encoded, sets[at], multimask=several, window=small or None)
-                decoded = with_detail(best(decoded) if several else decoded, detail, sets.image[at])
+                decoded = with_detail(decoded, detail, sets.image[at])
+                decoded = best(decoded) if several else decoded
                 if small and grow:
                     cut = reaches_edge(decoded, (4 * h, 4 * w), threshold)
                     rest.append(at[cut])
                     larger = 2 * small if 2 * small < max(h, w) else 0
                     rest_size.append(torch.full_like(at[cut], larger))
                     at = at[~cut]
-                    decoded = Decoded(decoded.logits[~cut], decoded.origin[~cut], decoded.quality[~cut])
+                    decoded = chosen(decoded, ~cut)
                 yield at, decoded
             left, size = torch.cat(rest), torch.cat(rest_size)
 

@@ -39,12 +39,14 @@ class Decoded:
     origin : (n, 2) int64 x, y of the logits' first pixel in the low-res grid; zeros without a window.
     quality : (n, m) float32 predicted IoU.
     features : (n, C / 8, 4 h', 4 w') embedding after upscaling, when asked for.
+    tokens : (n, m, C / 8) what its product with each mask's token is taken with; None: not known.
     """
 
     logits: Tensor
     origin: Tensor
     quality: Tensor
     features: Tensor | None = None
+    tokens: Tensor | None = None
 
 
 def decode(
@@ -186,16 +188,16 @@ def _piece(run: _Run, sparse: Tensor, cells: Cells, shared: Shared | None, origi
         [_mlp(run.casts, decoder.output_hypernetworks_mlps[m], state[:, 1 + i]) for i, m in enumerate(run.masks)], dim=1
     )
     logits, embedding = upscale(decoder.output_upscaling, x, weights, run.shape, run.casts, keep=run.features)
-    return Decoded(
-        logits.float(), origin, _mlp(run.casts, decoder.iou_prediction_head, state[:, 0])[:, run.masks], embedding
-    )
+    quality = _mlp(run.casts, decoder.iou_prediction_head, state[:, 0])[:, run.masks]
+    return Decoded(logits.float(), origin, quality, embedding, weights.float())
 
 
 def _nothing(run: _Run, channels: int, device: torch.device) -> Decoded:
     m = len(run.masks)
     features = torch.zeros(0, channels // 8, *run.size, dtype=run.dtype, device=device) if run.features else None
     none = torch.zeros(0, 2, dtype=torch.int64, device=device)
-    return Decoded(torch.zeros(0, m, *run.size, device=device), none, torch.zeros(0, m, device=device), features)
+    tokens = torch.zeros(0, m, channels // 8, device=device)
+    return Decoded(torch.zeros(0, m, *run.size, device=device), none, tokens.sum(2), features, tokens)
 
 
 def _join(found: list[Decoded], order: list[Tensor]) -> Decoded:
@@ -209,12 +211,14 @@ def _join(found: list[Decoded], order: list[Tensor]) -> Decoded:
             torch.cat([piece.origin for piece in found]),
             torch.cat([piece.quality for piece in found]),
             torch.cat(features) if features else None,
+            torch.cat([piece.tokens for piece in found if piece.tokens is not None]),
         )
     if len(order) < 2:
         return joined
     back = torch.cat(order).argsort()
     features_ = None if joined.features is None else joined.features[back]
-    return Decoded(joined.logits[back], joined.origin[back], joined.quality[back], features_)
+    tokens = None if joined.tokens is None else joined.tokens[back]
+    return Decoded(joined.logits[back], joined.origin[back], joined.quality[back], features_, tokens)
 
 
 def _mlp(casts: Casts, mlp: Any, x: Tensor) -> Tensor:

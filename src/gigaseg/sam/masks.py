@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import torch
@@ -35,13 +35,15 @@ def best(decoded: Decoded) -> Decoded:
     """Of each prompt's masks the one of the highest predicted IoU, the first among equals."""
     row = torch.arange(len(decoded.quality), device=decoded.quality.device)
     chosen = decoded.quality.argmax(1)
-    return replace(decoded, logits=decoded.logits[row, chosen][:, None], quality=decoded.quality[row, chosen][:, None])
+    names = ("logits", "quality", "tokens")
+    picked = {name: value[row, chosen][:, None] for name in names if (value := getattr(decoded, name)) is not None}
+    return replace(decoded, **picked)
 
 
 def chosen(decoded: Decoded, index: Tensor) -> Decoded:
     """Some of the prompts, by positions or a boolean mask."""
-    features = None if decoded.features is None else decoded.features[index]
-    return Decoded(decoded.logits[index], decoded.origin[index], decoded.quality[index], features)
+    given = {f.name: value for f in fields(decoded) if (value := getattr(decoded, f.name)) is not None}
+    return Decoded(**{name: value[index] for name, value in given.items()})
 
 
 def stability(

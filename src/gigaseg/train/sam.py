@@ -119,7 +119,7 @@ class SamMethod:
         rng: np.random.Generator,
         detail: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of the masks that simulated prompts on encoded crops give, see `losses`; with `detail` added to them."""
+        """Losses of the masks that simulated prompts on encoded crops give, see `losses`; `detail` is added to them."""
         t = self.training
         multimask = bool(rng.random() < t.multimask)
         window = None if t.window == 0 or rng.random() < t.full else t.window

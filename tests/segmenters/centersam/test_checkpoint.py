@@ -82,24 +82,22 @@ def test_what_does_not_fit_is_told(base, tmp_path):
     path = tmp_path / "c.safetensors"
     detector = painted_detector()
     write_painted(path, base, config=DetectorConfig(**{**PAINTED.__dict__, "width": 16}), detector=detector)
-    assert "c.safetensors: does not fit a 'light' detector: image.0.0.weight is [4, 3, 3, 3], expected [8," in told(
-        path
-    )
+    assert "c.safetensors: does not fit a 'light' detector: fine.0.0.weight is [4, 3, 3, 3], expected [8," in told(path)
     write_painted(path, base, config=DetectorConfig(width=8, patch=16, embedding=32))
     assert "its detector is for embeddings of 32 channels and patches of 16 px, but 'tiny' has 32 and 8" in told(path)
     write_painted(path, base, threshold=1.5)
     assert "threshold is '1.5', accepted: a number from 0 to 1" in told(path)
     write_painted(path, base, detector=detector)
     state, card = read_state(path)
-    write_state(path, {k: v for k, v in state.items() if "body.1" not in k}, card)
-    assert "body.1.first.0.weight is missing" in told(path)
+    write_state(path, {k: v for k, v in state.items() if "deep.1" not in k}, card)
+    assert "deep.1.first.0.weight is missing" in told(path)
     write_state(path, {**state, "detector.more": torch.zeros(1)}, card)
     assert "more is not part of it" in told(path)
     write_state(path, state, {**card, "detector": {"kind": "heavy"}})
     assert "kind is 'heavy', accepted: light" in told(path)
-    name = "detector.image.0.0.weight"
+    name = "detector.fine.0.0.weight"
     write_state(path, {**state, name: torch.ones(4, 3, 3, 3, dtype=torch.int32)}, card)
-    assert "tensor 'image.0.0.weight' is torch.int32" in told(path)
+    assert "tensor 'fine.0.0.weight' is torch.int32" in told(path)
 
 
 def test_another_base_is_told(base, tmp_path):

@@ -71,7 +71,8 @@ def test_a_fresh_detector_expects_an_object_in_every_tenth_cell(config, stacks):
         found = detector(images, embedding if detector.uses_embedding else None)
     assert shapes(found) == [((2, 1, 32, 48), (2, 2, 32, 48), (2, 2, 32, 48))] * stacks
     for maps in found:
-        assert float(maps.heat.sigmoid().mean()) == pytest.approx(0.10, abs=0.02)
+        # the light one's features vary more
+        assert float(maps.heat.sigmoid().mean()) == pytest.approx(0.10, abs=0.04 if detector.uses_embedding else 0.02)
         assert float(maps.heat.std()) > 0.01, "the images make no difference"
 
 
@@ -85,7 +86,7 @@ def test_fresh_layers_of_resnet18_begin_as_published():
     assert detector.heads.last("heat").bias.tolist() == [pytest.approx(-2.19)]
 
 
-@pytest.mark.parametrize("patch", [4, 8, 16])
+@pytest.mark.parametrize("patch", [8, 16])
 def test_the_light_detector_takes_any_size_in_patches_and_sees_image_and_embedding(patch):
     torch.manual_seed(0)
     detector = build_detector(DetectorConfig(embedding=16, patch=patch, width=8)).eval()
@@ -110,8 +111,23 @@ def test_a_cell_of_the_embedding_lands_on_its_own_pixels():
     embedding[:, :, 1, 3] = 9
     changed = (detector.embedding(embedding) != before).any(1)[0]
     rows, columns = torch.nonzero(changed, as_tuple=True)
-    assert set(rows.tolist()) == {4, 5, 6, 7}
-    assert set(columns.tolist()) == {12, 13, 14, 15}
+    assert set(rows.tolist()) == {2, 3}, "places of 8 px, two a cell"
+    assert set(columns.tolist()) == {6, 7}
+
+
+@pytest.mark.parametrize("patch", [8, 16])
+def test_a_fresh_detail_has_the_grid_of_sams_masks_and_says_nothing(patch):
+    detector = build_detector(DetectorConfig(embedding=16, patch=patch, width=8, detail=4)).eval()
+    images, embedding = torch.randn(1, 3, 3 * patch, 5 * patch), torch.randn(1, 16, 3, 5)
+    with torch.no_grad():
+        (found,) = detector(images, embedding)
+        detector.detail.last.weight.normal_()
+        (other,) = detector(images, embedding)
+    assert found.detail.shape == (1, 2, 12, 20), "an eighth of the embedding's channels, four places a cell"
+    assert found.foreground.shape == (1, 12, 20)
+    assert found.detail.abs().max() == found.foreground.abs().max() == 0
+    assert other.detail.std() > 0.01
+    assert torch.equal(other.heat, found.heat)
 
 
 def test_what_a_detector_says_of_an_image_does_not_depend_on_the_batch():
@@ -163,6 +179,8 @@ def test_a_configuration_survives_its_card():
         ({"classes": ["a", "a"]}, "accepted: different texts"),
         ({"classes": [["a"]]}, "accepted: different texts"),
         ({"patch": 6}, "patch is 6, accepted: a multiple of 4"),
+        ({"patch": 12}, "patch is 12, accepted: a multiple of 8 px with a 'light' detector"),
+        ({"detail": -1}, "detail is -1, accepted: an integer from 0"),
         ({"width": 3}, "width is 3, accepted: a multiple of 2"),
         ({"width": 10**9}, "width is 1000000000, accepted"),
         ({"embedding": 0}, "embedding is 0"),

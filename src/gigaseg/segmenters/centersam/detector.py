@@ -132,14 +132,16 @@ class Maps:
     heat : (b, classes, h, w) float32 logits of a centre.
     size : (b, 2, h, w) float32, width and height of the box in cells.
     offset : (b, 2, h, w) float32, x and y of the centre in its cell.
-    detail : (b, H, W) float32 foreground logits on the grid of SAM's low-res masks, a quarter of a patch a place, for
-        all masks of the image (`gigaseg.sam.detail`); None: the detector has none.
+    detail : (b, embedding / 8, H, W) float32 features on the grid of SAM's low-res masks, a quarter of a patch a place,
+        for all masks of the image (`gigaseg.sam.detail`); None: the detector has none.
+    foreground : (b, H, W) float32 logits of being of any object, which help the detail to be trained; as it.
     """
 
     heat: Tensor
     size: Tensor
     offset: Tensor
     detail: Tensor | None = None
+    foreground: Tensor | None = None
 
 
 class Detector(nn.Module):

@@ -21,10 +21,6 @@ JOINT = 8
 """Stride at which the embedding joins, px: patches are multiples of it."""
 
 
-FOREGROUND = 4.0
-"""Logit that a fresh detail has everywhere: a probability of 0.98."""
-
-
 class Light(Detector):
     """Features at strides 2, 4, 8 and 16, and back up to 4 for the heads, to 2 for the detail."""
 
@@ -46,7 +42,7 @@ class Light(Detector):
         self.up_middle = Up(most, more)
         self.up_image = Up(more, width)
         self.heads = Heads(width, width, len(config.classes))
-        self.detail = Detail(width, half, config.detail) if config.detail else None
+        self.detail = Detail(width, half, config.detail, config.embedding // 8) if config.detail else None
 
     def forward(self, images: Tensor, embedding: Tensor | None = None) -> list[Maps]:
         """As `Detector.forward`, of one stack."""
@@ -64,7 +60,8 @@ class Light(Detector):
         maps = self.heads(x)
         if self.detail is None:
             return [maps]
-        return [replace(maps, detail=F.avg_pool2d(self.detail(x, fine), self.multiple // JOINT)[:, 0])]
+        planes = F.avg_pool2d(self.detail(x, fine), self.multiple // JOINT)
+        return [replace(maps, detail=planes[:, 1:], foreground=planes[:, 0])]
 
 
 class Up(nn.Module):
@@ -83,21 +80,21 @@ class Up(nn.Module):
 
 
 class Detail(nn.Module):
-    """From the features at stride 4 and those of the image at stride 2 to one plane at stride 2.
+    """From the features at stride 4 and those of the image at stride 2 to planes at stride 2.
 
-    Fresh, it says foreground everywhere, so that masks are nearly as without it.
+    Fresh, they are 0 everywhere, so that masks are as without them.
     """
 
-    def __init__(self, coarse: int, fine: int, hidden: int) -> None:
+    def __init__(self, coarse: int, fine: int, hidden: int, planes: int) -> None:
         super().__init__()
         self.fine = conv_bn(fine, hidden, 3)
         self.up = Up(coarse, hidden)
-        self.last = nn.Conv2d(hidden, 1, 1)
+        self.last = nn.Conv2d(hidden, 1 + planes, 1)
         nn.init.zeros_(self.last.weight)
-        nn.init.constant_(cast(Tensor, self.last.bias), FOREGROUND)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """(b, coarse, h, w) and (b, fine, 2h, 2w) to logits (b, 1, 2h, 2w) in float32."""
+        """(b, coarse, h, w) and (b, fine, 2h, 2w) to (b, 1 + planes, 2h, 2w) in float32: the foreground first."""
         x = self.up(coarse, self.fine(fine))
         with torch.autocast(x.device.type, enabled=False):
             found: Tensor = self.last(x.float())

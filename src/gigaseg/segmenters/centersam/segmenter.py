@@ -104,7 +104,8 @@ class CenterSam:
         multiple = self._detector.multiple
         down, right = (-side % multiple for side in pixels.shape[2:])
         images = F.pad(self._detector.normalise(pixels), (0, right, 0, down))  # with the mean colour
-        return self._detector(images, encoded.embedding if self._detector.uses_embedding else None)[-1]
+        stacks: list[Maps] = self._detector(images, encoded.embedding if self._detector.uses_embedding else None)
+        return stacks[-1]
 
     def _within(self, peaks: Peaks, tile_shape: tuple[int, int]) -> Peaks:
         """The peaks with their boxes in tile px and clipped to the tile, without those narrower than a pixel."""

@@ -45,7 +45,8 @@ class CenterSamTraining:
     offset: float = key(1.0, "weight of the loss of centre offsets", low=0)
     start: str | None = key(None, "checkpoint of this method over the same SAM to go on from, by name or file")
     finetune: str = key(
-        "none", "what of SAM is trained as well: none, its mask decoder, or all: its encoder too",
+        "none",
+        "what of SAM is trained as well: none, its mask decoder, or all: its encoder too",
         choices=("none", "decoder", "all"),
     )
     finetune_scale: float = key(0.1, "its learning rate, share of the detector's", low=0)

@@ -73,15 +73,16 @@ def detector_losses(
     return {"loss": parts["heat"] + size * parts["size"] + offset * parts["offset"], **parts}
 
 
-def foreground_loss(detail: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of the detail's logits and the foreground's share of each place; ours.
+def foreground_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of foreground logits and the foreground's share of each place; ours.
 
     Parameters
     ----------
-    detail : (b, h, w). labels : (b, k h, k w), 0 is background.
+    logits : (b, h, w).
+    labels : (b, k h, k w), 0 is background.
     """
-    share = F.avg_pool2d((labels > 0).float()[:, None], labels.shape[-1] // detail.shape[-1])[:, 0]
-    return F.binary_cross_entropy_with_logits(detail, share)
+    share = F.avg_pool2d((labels > 0).float()[:, None], labels.shape[-1] // logits.shape[-1])[:, 0]
+    return F.binary_cross_entropy_with_logits(logits, share)
 
 
 def _at(values: Tensor, targets: Targets) -> Tensor:

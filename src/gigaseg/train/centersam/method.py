@@ -94,7 +94,14 @@ class CenterSamMethod:
         self._masks = SamMethod(
             self.config,
             SamTraining(
-                crop=t.crop, corrected=0, multimask=0, dense=0, window=t.window, full=t.full, fine=t.fine, prompts=prompts
+                crop=t.crop,
+                corrected=0,
+                multimask=0,
+                dense=0,
+                window=t.window,
+                full=t.full,
+                fine=t.fine,
+                prompts=prompts,
             ),
         )
 
@@ -166,9 +173,9 @@ class CenterSamMethod:
         targets = detector_targets(batch, len(self.detector.classes), margin=t.margin)
         with torch.autocast(batch.images.device.type, enabled=False):
             losses = detector_losses(stacks, targets, size=t.size, offset=t.offset, variant=t.box_losses)
-            detail = stacks[-1].detail
-            if detail is not None:
-                ground = foreground_loss(detail, batch.labels)
+            detail, foreground = stacks[-1].detail, stacks[-1].foreground
+            if foreground is not None:
+                ground = foreground_loss(foreground, batch.labels)
                 losses |= {"loss": losses["loss"] + t.foreground * ground, "foreground": ground}
         if masks and encoded is not None:
             found = self._masks.mask_losses(model, encoded, self._some(batch, rng), rng, detail)
