@@ -107,16 +107,24 @@ METHODS = {
             },
             paper_model="ViT-H, trained on each set, its own test images",
         ),
+        Method(
+            "centersam + small, monuseg",
+            "centersam",
+            weights="centersam_monuseg",
+            # not shipped: monuseg's licence does not allow it; docs/centersam.md has the command that trains it
+            checkpoint="training/centersam-monuseg/best.safetensors",
+        ),
     )
 }
 
 
 def seen_by(checkpoint: Path | None) -> Seen:
-    """What a checkpoint and its base were trained on."""
+    """What a checkpoint, those it was started from, and its base were trained on."""
     cards: list[dict[str, Any]] = []
     while checkpoint is not None:
-        cards.append(read_state(checkpoint)[1])
-        base = cards[-1].get("base")
+        card = read_state(checkpoint)[1]
+        cards += [card, *card.get("before", [])[::-1]]
+        base = card.get("base")
         checkpoint = checkpoint_path(base_reference(checkpoint, base["name"])) if base else None
     return Seen(tuple((str(card["data"]), str(card["split"])) for card in cards if {"data", "split"} <= card.keys()))
 

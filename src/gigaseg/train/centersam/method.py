@@ -33,6 +33,9 @@ from gigaseg.train.sam import SamMethod, decays
 
 log = logging.getLogger(__name__)
 
+_TOLD = ("name", "data", "split", "licence", "images", "step", "minutes", "seed")
+"""What the card of a checkpoint tells of those that it was started from."""
+
 _TRAINED: dict[str, tuple[str, ...]] = {
     "none": (), "decoder": ("mask_decoder.",), "all": ("image_encoder.", "mask_decoder.")
 }  # fmt: skip
@@ -53,6 +56,7 @@ class CenterSamMethod:
     config : sizes of the SAM model.
     detector : sizes of the detector.
     drops : shares of the run at which the learning rate falls to a tenth.
+    before : what the cards of the checkpoints tell that it goes on from, the first one first.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class CenterSamMethod:
                 **sizes,
             }
         )
+        self.before: list[dict[str, Any]] = []
         self.start = self._started(t.start) if t.start else None
         with torch.device("meta"):
             multiple = build_detector(self.detector).multiple
@@ -110,6 +115,8 @@ class CenterSamMethod:
         path, state, card = read_checkpoint(start)
         if card.get("sam_sha256") != self._sha256:
             raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
+        told = {name: card[name] for name in _TOLD if name in card}
+        self.before = [*card.get("before", []), told]
         if DetectorConfig.from_dict(card["detector"]) == self.detector:
             return state
         log.warning("%s: its detector has other sizes; a fresh one is trained over its SAM", path)
@@ -234,6 +241,7 @@ class CenterSamMethod:
             "classes": list(self.detector.classes),
             "training": asdict(self.training),
             "sam_sha256": self._sha256,
+            **({"before": self.before} if self.before else {}),
         }
 
     @cached_property
