@@ -1,10 +1,22 @@
 """Segmenter `centersam` outlines what its detector finds; what it finds is painted on the tiles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from centersam_models import PAINTED, box_of, discs, paint, scene, score_of, write_learnt_sam, write_painted
+from centersam_models import (
+    PAINTED,
+    box_of,
+    discs,
+    paint,
+    painted_detector,
+    scene,
+    score_of,
+    write_learnt_sam,
+    write_painted,
+)
 from gigaseg.errors import CheckpointError, SegmenterError
 from gigaseg.instances.tile import tile_rows
 from gigaseg.sam.packed import PackedMasks
@@ -294,3 +306,19 @@ def test_low_contrast_is_kept_when_asked_for(checkpoint):
     (some,) = run(load(checkpoint, min_contrast=255), tile)
     assert len(all_.boxes) == len(OBJECTS)
     assert len(some.boxes) == 0
+
+
+def test_masks_follow_the_detectors_detail_and_nothing_else_does(base, sam, tmp_path):
+    config = replace(PAINTED, detail=4)
+    detector = painted_detector(config)
+    write_painted(tmp_path / "silent.safetensors", base, config=config, detector=detector)
+    with torch.no_grad():
+        detector.detail.last.bias[1:] = 3 * torch.randn(config.embedding // 8, generator=torch.manual_seed(0))
+    write_painted(tmp_path / "loud.safetensors", base, config=config, detector=detector)
+    tile = scene(SIDE, OBJECTS)
+    (plain,) = run(load(write_painted(tmp_path / "plain.safetensors", base)), tile)
+    (silent,) = run(load(tmp_path / "silent.safetensors"), tile)
+    (loud,) = run(load(tmp_path / "loud.safetensors"), tile)
+    assert same(silent, plain), "planes of 0 change nothing"
+    assert set(loud.scores.tolist()) <= set(plain.scores.tolist())
+    assert not same(loud, plain)
