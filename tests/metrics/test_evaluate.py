@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
 from gigaseg.files import write_failure
 from gigaseg.instances.table import Instances
 from gigaseg.metrics.evaluate import evaluate, score_folder
+from gigaseg.metrics.images import read_labels, touching_ids
 from gigaseg.metrics.instance import panoptic_quality
 from gigaseg.metrics.overlap import Overlap
 from gigaseg.metrics.score import score_labels
@@ -215,6 +216,33 @@ def test_reference_figures_appear_on_request_only(tmp_path, crowd):
     assert not names & set(evaluate(found, truth).figures)
 
 
+def test_objects_that_touch_are_counted_in_each_image_and_over_all(tmp_path, boxes):
+    corner = [(5, 5, 10, 10), (15, 15, 10, 10)]
+    gap = [(40, 5, 10, 10), (40, 16, 10, 10)]
+    for name, truth in (("a", corner), ("b", [*corner, *gap, (60, 60, 2, 2)]), ("c", gap), ("d", [])):
+        _png(tmp_path / "truth" / f"{name}.png", boxes(*truth))
+    figures = evaluate(tmp_path / "truth", tmp_path / "truth", reference=True).figures
+    assert figures["truth_touching"].value == pytest.approx((1 + 2 / 5 + 0) / 3)
+    assert figures["truth_touching"].images == 3, "an image without objects has no share"
+    assert figures["truth_touching_pooled"].value == pytest.approx(4 / 9)
+    assert "truth_touching" not in evaluate(tmp_path / "truth", tmp_path / "truth").figures
+    _geojson(tmp_path / "truth.geojson", _outlines(boxes(*corner)))
+    for prediction, share in (("truth/a.png", 1), ("truth.geojson", nan)):
+        figures = evaluate(tmp_path / prediction, tmp_path / "truth.geojson", reference=True).figures
+        assert figures["truth_touching"].value == pytest.approx(share, nan_ok=True)
+
+
+def test_real_nuclei_touch_about_as_often_as_published(data):
+    folder = data / "dsb2018" / "labels"
+    if not folder.is_dir():
+        pytest.skip(f"no dsb2018 in {data}")
+    found, total = 0, 0
+    for path in sorted(folder.iterdir())[::20]:
+        labels = read_labels(path).labels
+        found, total = found + len(touching_ids(labels)), total + len(np.unique(labels[labels > 0]))
+    assert 0.2 < found / total < 0.4, "29.08 % of its 670 images in the paper"
+
+
 def test_fragments_become_objects_on_request(tmp_path, boxes):
     labels = boxes((5, 5, 9, 9))
     labels[40:49, 40:49] = 1
@@ -305,8 +333,6 @@ def test_empty_slides_have_undefined_figures_and_null_in_json(tmp_path):
 
 
 def test_real_annotations_moved_by_two_pixels_score_below_one(data):
-    from gigaseg.metrics.images import read_labels
-
     labels = read_labels(data / "monuseg" / "labels" / "TCGA-18-5592-01Z-00-DX1.png").labels
     scores = score_labels(labels, np.roll(labels, 2, axis=1))
     assert scores["f1_50"] > 0.9 > scores["f1_80"]

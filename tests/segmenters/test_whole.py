@@ -156,6 +156,23 @@ def test_the_higher_score_has_the_pixels_that_two_masks_share():
     assert np.unique(hidden).tolist() == [0, 1]
 
 
+def test_the_published_order_gives_the_shared_pixels_to_the_lower_score():
+    square = np.ones((10, 10), bool)
+    image = np.zeros((30, 30, 3), np.uint8)
+    for first, second in ((0.9, 0.5), (0.5, 0.9)):
+        given = Given((0, 0, square, first), (5, 5, square, second))
+        low = 1 if first < second else 14
+        assert segment_image(given, image)[7, 7] == segment_image(given, image)[15 - low, 15 - low]
+        reference = segment_image(given, image, lower_on_top=True)
+        assert reference[7, 7] == reference[low, low]
+        assert sorted(np.bincount(reference.ravel()).tolist()) == [75, 100, 900 - 175]
+    hidden = Given((2, 2, np.ones((3, 3), bool), 0.9), (0, 0, square, 0.5))
+    assert segment_image(hidden, image, lower_on_top=True).max() == 1
+    equal = Given((0, 0, square, 0.5), (5, 5, square, 0.5))
+    reference = segment_image(equal, image, lower_on_top=True)
+    assert reference[7, 7] == reference[14, 14], "the later one"
+
+
 def test_masks_beyond_the_image_are_cut_off_or_nothing():
     image = np.zeros((30, 40, 3), np.uint8)
     found = segment_image(Given((35, 25, np.ones((10, 10), bool), 0.5), (60, 60, np.ones((5, 5), bool), 0.9)), image)

@@ -21,7 +21,9 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8, 0.9], help="IoUs of F1")
     parser.add_argument("--slide", type=Path, help="slide.json, for truth in a CRS (default: beside the prediction)")
     parser.add_argument("--connected", action="store_true", help="give 8-connected parts of a label ids of their own")
-    parser.add_argument("--reference", action="store_true", help="add the figures as single papers compute them")
+    parser.add_argument(
+        "--reference", action="store_true", help="add figures as single papers compute them, and how many objects touch"
+    )
 
 
 def _evaluate(args: Namespace) -> None:

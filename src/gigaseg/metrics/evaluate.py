@@ -60,7 +60,7 @@ def evaluate(
     radius : px within which centroids are one object.
     thresholds : IoU thresholds of F1.
     connected : give the 8-connected parts of a label ids of their own.
-    reference : add the `*_reference` figures of single papers.
+    reference : add the `*_reference` figures of single papers, and the share of truth objects that touch another.
     slide : slide.json, for truth in a CRS; None: the one beside the prediction.
 
     Raises
@@ -147,9 +147,14 @@ def _score(compared: Compared, radius: float, thresholds: Sequence[float], refer
         scores["seg_reference"] = seg_reference(overlap)
         scores["aji_centersam_reference"] = aji_centersam_reference(overlap)
         scores["aji_densesam_reference"] = aji_densesam_reference(overlap)
+        scores["truth_touching"] = nan
+        if compared.touching is not None and len(overlap.truth_ids):
+            scores["truth_touching"] = compared.touching / len(overlap.truth_ids)
     pixels, half = PixelCounts.from_overlap(overlap), match_counts(overlap)
     sums = {"px_tp": pixels.tp, "px_fp": pixels.fp, "px_fn": pixels.fn, "px_tn": pixels.tn}
     sums |= {"tp": half.tp, "fp": half.fp, "fn": half.fn, "iou": half.iou}
+    if compared.touching is not None:
+        sums |= {"touching": float(compared.touching), "objects": float(len(overlap.truth_ids))}
     empty = not len(overlap.truth_ids)
     sums |= {"empty": float(empty), "empty_fp": float(len(overlap.prediction_ids)) if empty else 0.0}
     n = len(classes)
@@ -238,6 +243,8 @@ def _figures(images: Sequence[_Image], names: Sequence[str], draws: int) -> dict
     if n > 1:
         for name, ratio in _POOLED.items():
             add_pooled(name, ratio)
+        if "truth_touching" in images[0].scores:
+            add_pooled("truth_touching_pooled", _share(("touching", "objects")))
     if names:
         for name in names:
             add_pooled(f"iou_{name}", _class_iou([name]))

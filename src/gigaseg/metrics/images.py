@@ -86,6 +86,30 @@ def label_points(labels: npt.NDArray[Any], ids: IntArray) -> FloatArray:
     return np.column_stack(sums) / area[:, None] + 0.5
 
 
+def touching_ids(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Ids of the objects that have another object among the eight neighbours of any of their pixels, ascending.
+
+    Parameters
+    ----------
+    labels : (y, x) integer, 0 = background.
+
+    >>> touching_ids(np.array([[1, 0, 0, 4], [0, 2, 0, 4]]))
+    array([1, 2])
+    """
+    meeting = []
+    right, down = np.s_[:, 1:], np.s_[1:]
+    left, up = np.s_[:, :-1], np.s_[:-1]
+    for one, other in (
+        (labels[left], labels[right]),
+        (labels[up], labels[down]),
+        (labels[up][left], labels[down][right]),
+        (labels[up][right], labels[down][left]),
+    ):
+        meet = (one != other) & (one > 0) & (other > 0)
+        meeting += [one[meet], other[meet]]
+    return np.unique(np.concatenate(meeting))
+
+
 def rasterise(geometry: npt.NDArray[np.object_], shape: tuple[int, int]) -> npt.NDArray[np.int32]:
     """Draw polygons as a label image; a pixel belongs to a polygon when its centre does, later ones overwrite.
 

@@ -45,12 +45,15 @@ class Compared:
     overlap : of the objects.
     truth, prediction : the objects as points, in the order of the overlap; classes index `classes`.
     classes : names wanted, or all names of both sides; empty when not both sides have classes.
+    touching : number of truth objects that touch another (`gigaseg.metrics.images.touching_ids`); None where both sides
+        are polygons.
     """
 
     overlap: Overlap
     truth: Points
     prediction: Points
     classes: tuple[str, ...]
+    touching: int | None = None
 
 
 def find_pairs(prediction: Path, truth: Path) -> list[Pair]:
@@ -136,7 +139,7 @@ def compare(
         )
         for side, i, score in zip(both, ids, scores)
     ]
-    return Compared(overlap, points[0], points[1], names)
+    return Compared(overlap, points[0], points[1], names, len(images.touching_ids(both[0].labels)))
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

@@ -51,6 +51,7 @@ def segment_image(
     overlap: int = 64,
     batch: int = 4,
     step: int | None = STEP,
+    lower_on_top: bool = False,
     device: str = "cpu",
 ) -> _Labels:
     """Segment an image of any size.
@@ -66,11 +67,13 @@ def segment_image(
     batch : tiles at a time.
     step : tiles are only as large as their number asks for, in steps of so many px: a small image is one small tile.
         None: always `tile`, for a segmenter whose options refer to the tile.
+    lower_on_top : a pixel of several instances has the one of the lowest score, as CenterSAM's published code paints.
     device : where the segmenter wants its tiles.
 
     Returns
     -------
-    (y, x) int32, 0 background, 1..n the instances; a pixel of several has the one of the highest score.
+    (y, x) int32, 0 background, 1..n the instances; a pixel of several has the one of the highest score. What others
+    cover entirely is not there.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def segment_image(
         images = torch.from_numpy(cut).permute(0, 3, 1, 2).to(device)
         for place, found in zip(some, segmenter.segment(TileBatch(images, some))):
             pieces += _pieces(found, place, tiling)
-    labels = _painted(pieces, _objects(pieces), shape)
+    labels = _painted(pieces, _objects(pieces), shape, lower_on_top)
     rows, cols = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip((height, width), shape))
     return labels[np.ix_(rows, cols)]
 
@@ -252,11 +255,11 @@ def _agreement(one: _Piece, two: _Piece) -> float:
     return max(both / max(1, sum(areas) - both), *covers, 0.0)
 
 
-def _painted(pieces: Sequence[_Piece], owner: Sequence[int], shape: Shape2d) -> _Labels:
-    """Label image of the objects; the higher score on top, the earlier piece among equals."""
+def _painted(pieces: Sequence[_Piece], owner: Sequence[int], shape: Shape2d, lower_on_top: bool) -> _Labels:
+    """Label image of the objects; the higher score on top, the earlier piece among equals, or the other way round."""
     canvas = np.zeros(shape, np.int64)
     order = sorted((i for i in range(len(pieces)) if owner[i] >= 0), key=lambda i: (pieces[owner[i]].score, -owner[i]))
-    for i in order:
+    for i in reversed(order) if lower_on_top else order:
         box = pieces[i].bounds
         part = canvas[int(box.ymin) : int(box.ymax), int(box.xmin) : int(box.xmax)]
         part[pieces[i].mask] = owner[i] + 1

@@ -1,4 +1,4 @@
-"""Colour, blur and noise of a batch of crops: the photometric half of augmentation.
+"""Colour, blur and noise of a batch of crops: the photometric half of augmentation, ours and CenterNet's.
 
 kornia does what it has: its operators take one factor an image, run where the tensors are, need nothing beyond torch,
 and are small enough to be carried to a bare machine. Stain jitter is ours, since kornia knows no stains. Random numbers
@@ -16,6 +16,18 @@ from gigaseg.train.config import ColourConfig
 # Optical densities (rows R, G, B) of haematoxylin, eosin and the residual, unit vectors:
 # Ruifrok and Johnston 2001, Anal. Quant. Cytol. Histol. 23:291, as scikit-image's rgb_from_hed states them.
 _HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+
+# Of R, G, B in the brightness of a pixel: ITU-R BT.601.
+_LUMA = (0.299, 0.587, 0.114)
+
+# Eigenvalues, and eigenvectors as columns (rows R, G, B), of the covariance of ImageNet's colours on the scale 0..1.
+# CenterNet's code lists the rows as B, G, R, the order of the images that it reads.
+_EIGENVALUES = (0.2141788, 0.01817699, 0.00341571)
+_EIGENVECTORS = (
+    (-0.56089297, 0.71832671, 0.41158938),
+    (-0.5832747, 0.00994535, -0.81221408),
+    (-0.58752847, -0.69563484, 0.41340352),
+)
 
 
 def vary(images: Tensor, rng: np.random.Generator, config: ColourConfig) -> Tensor:
@@ -58,7 +70,7 @@ def vary(images: Tensor, rng: np.random.Generator, config: ColourConfig) -> Tens
     for row in chosen(config.permute):
         x[row] = x[row][torch.from_numpy(rng.permutation(3)).to(images.device)]
     rows = chosen(config.grey)
-    x[rows] = (x[rows] * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    x[rows] = (x[rows] * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     rows = chosen(config.invert)
     x[rows] = 1 - x[rows]
     rows = chosen(config.blur)
@@ -71,6 +83,45 @@ def vary(images: Tensor, rng: np.random.Generator, config: ColourConfig) -> Tens
         sigma = torch.from_numpy(rng.uniform(0, config.noise_sigma, (len(rows), 1, 1, 1))).to(images)
         x[rows] += sigma * torch.randn(x[rows].shape, generator=source, device=x.device, dtype=x.dtype)
     return x.clamp(0, 1) * 255
+
+
+def vary_as_centernet(
+    images: Tensor,
+    rng: np.random.Generator,
+    *,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    lighting: float = 0.1,
+) -> Tensor:
+    """Vary the colours of a batch as the published code of CenterNet does (Zhou et al. 2019, after CornerNet).
+
+    Each image is blended with black (brightness), its mean grey (contrast) and its grey image (saturation), in random
+    order: f · image + (1 - f) · other, f uniform within 1 ± the given value. Both greys are those of the image as it
+    came. Then one colour is added to all of its pixels, drawn along the principal components of ImageNet's colours
+    (Krizhevsky et al. 2012, section 4.1).
+
+    Parameters
+    ----------
+    images : (b, 3, y, x) float, 0..255.
+    rng : source of all parameters.
+    lighting : standard deviation of the weights of the eigenvectors times eigenvalues.
+
+    Returns
+    -------
+    (b, 3, y, x) float, about 0..255: what leaves the range is not cut off, as published.
+    """
+    x = images / 255
+    grey = (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    blends = ((brightness, torch.zeros_like(mean)), (contrast, mean), (saturation, grey))
+    for i in range(len(x)):
+        for k in rng.permutation(len(blends)):
+            span, other = blends[k]
+            factor = rng.uniform(1 - span, 1 + span)
+            x[i] = factor * x[i] + (1 - factor) * other[i]
+    colour = rng.normal(0, lighting, (len(x), 3)) * _EIGENVALUES @ np.transpose(_EIGENVECTORS)
+    return 255 * (x + torch.from_numpy(colour).to(x)[:, :, None, None])
 
 
 def stain_jitter(images: Tensor, gain: Tensor, shift: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from training import discs
 PAPER = [
     *("--letterbox", "--crop=64", "--margin=1", "--box-losses=paper", "--rate=1.25e-4", "--warmup=0", "--decay=0"),
     *("--beta2=0.999", "--clip=0", "--ema=0", "--balance=0", "--drops", "0.643", "0.857"),
+    *("--colours=centernet", "--sam-size=128"),
 ]
 NARROW = ["--detector=hourglass", "--dims", "8", "8", "--counts", "1", "1"]
 SHORT = [

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gigaseg.errors import SegmenterError
 from gigaseg.sam.encoder import Encoded
 from gigaseg.sam.packed import to_instances
 from gigaseg.sam.prompting import box_sets
@@ -51,6 +52,11 @@ class CenterSam:
         Parameters
         ----------
         options : of the card; those about the loading of a checkpoint are not looked at.
+
+        Raises
+        ------
+        SegmenterError
+            An option is unknown or out of its limits, or `detector_size` is given with a detector on the embedding.
         """
         card = card_from(Path(__file__).with_name("centersam.json"))
         segmenter = cls.__new__(cls)
@@ -62,6 +68,12 @@ class CenterSam:
         self.threshold: float = options["threshold"] or loaded.threshold
         self._backend = loaded.backend
         self._detector = loaded.detector
+        self._detector_size: int = options["detector_size"]
+        if self._detector_size and self._detector.uses_embedding:
+            raise SegmenterError(
+                f"segmenter 'centersam': option 'detector_size' is {self._detector_size}, accepted with this "
+                f"checkpoint: 0, since its '{self._detector.config.kind}' detector sits on SAM's embedding"
+            )
         self._top: int = options["top"]
         self._clahe: bool = options["clahe"]
         self._nms: float = options["nms"]
@@ -86,8 +98,9 @@ class CenterSam:
         pixels = self._backend.resized(images)
         encoded = self._backend.encode(pixels)
         with self._backend.running():
-            maps = self._maps(pixels, encoded)
-            peaks = self._within(decode(maps, self._top, self.threshold), shape)
+            seen = self._seen(images, pixels)
+            maps = self._maps(seen, encoded)
+            peaks = _within(decode(maps, self._top, self.threshold), (seen.shape[2], seen.shape[3]), shape)
             sets = box_sets(peaks.image, peaks.boxes)
             masks = self._backend.masks(encoded, sets, shape, window=self._window, detail=maps.detail)
             good = (masks.area > 0) & (masks.scores.clamp(0, 1) >= self._min_quality)
@@ -99,19 +112,33 @@ class CenterSam:
             kept = mask_nms(masks, image, self._nms)
             return to_instances(masks[kept].compact(), image[kept], len(images), shares[kept])
 
-    def _maps(self, pixels: Tensor, encoded: Encoded) -> Maps:
-        """Maps of tiles (b, 3, H, W) at the size of the input, which is filled up to what the detector takes."""
+    def _seen(self, images: Tensor, pixels: Tensor) -> Tensor:
+        """Tiles at the size at which the detector sees them, of `images` and of `pixels`, which SAM sees."""
+        if not self._detector_size:
+            return pixels
+        sides = images.shape[2:]
+        shape = [max(1, round(side * self._detector_size / max(sides))) for side in sides]
+        return F.interpolate(images.to(pixels.device).float(), shape, mode="bilinear", antialias=True)
+
+    def _maps(self, seen: Tensor, encoded: Encoded) -> Maps:
+        """Maps of tiles (b, 3, H, W) at the detector's size, which are filled up to the sides that it takes."""
         multiple = self._detector.multiple
-        down, right = (-side % multiple for side in pixels.shape[2:])
-        images = F.pad(self._detector.normalise(pixels), (0, right, 0, down))  # with the mean colour
+        down, right = (-side % multiple for side in seen.shape[2:])
+        images = F.pad(self._detector.normalise(seen), (0, right, 0, down))  # with the mean colour
         stacks: list[Maps] = self._detector(images, encoded.embedding if self._detector.uses_embedding else None)
         return stacks[-1]
 
-    def _within(self, peaks: Peaks, tile_shape: tuple[int, int]) -> Peaks:
-        """The peaks with their boxes in tile px and clipped to the tile, without those narrower than a pixel."""
-        height, width = tile_shape
-        scale = height / self._backend.input_shape(tile_shape)[0]
-        low = peaks.boxes.new_zeros(4)
-        high = peaks.boxes.new_tensor([width, height, width, height])
-        peaks = replace(peaks, boxes=torch.minimum(torch.maximum(peaks.boxes * scale, low), high))
-        return peaks[((peaks.boxes[:, 2:] - peaks.boxes[:, :2]) >= 1).all(1)]
+
+def _within(peaks: Peaks, seen_shape: tuple[int, int], tile_shape: tuple[int, int]) -> Peaks:
+    """The peaks with their boxes in tile px and clipped to the tile, without those narrower than a pixel.
+
+    Parameters
+    ----------
+    seen_shape, tile_shape : height and width of the tile as the detector saw it, and its own.
+    """
+    (h, w), (height, width) = seen_shape, tile_shape
+    scale = peaks.boxes.new_tensor([width / w, height / h, width / w, height / h])
+    low = peaks.boxes.new_zeros(4)
+    high = peaks.boxes.new_tensor([width, height, width, height])
+    peaks = replace(peaks, boxes=torch.minimum(torch.maximum(peaks.boxes * scale, low), high))
+    return peaks[((peaks.boxes[:, 2:] - peaks.boxes[:, :2]) >= 1).all(1)]

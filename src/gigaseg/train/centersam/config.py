@@ -32,8 +32,12 @@ class CenterSamTraining:
     smallest: float = key(10.0, "least median object diameter of a crop, px", low=1)
     largest: float = key(36.0, "largest median object diameter of a crop, px", low=1)
     letterbox: bool = key(
-        False, "crops as the paper's: each image scaled to fill --crop, then varied by the sampler of CenterNet"
+        False, "crops as the paper's: each image scaled to fill --crop, on black, varied by the sampler of CenterNet"
     )
+    sam_size: int = key(
+        0, "px of the squares on which SAM sees letterboxed images when validating, the detector at --crop; 0: as that",
+        low=0, high=8192,
+    )  # fmt: skip
     clahe: bool = key(False, "equalise the crops' contrast first, as the segmenter's option of that name does")
     visible: float = key(0.3, "objects that a crop shows less of than this share are no targets", low=0, high=1)
     margin: float = key(0.0, "grid cells that boxes keep off the right and bottom border; CenterNet: 1", low=0, high=1)
@@ -64,4 +68,8 @@ class CenterSamTraining:
     )
     validated: int = key(0, "images validated while training, at most, evenly spread; 0: all", low=0)
     native: bool = key(True, "validate at the images' own resolution as well")
+    colours: str = key(
+        "gigaseg", "gigaseg: colours vary as the options of that heading say; centernet: as in its published code",
+        choices=("gigaseg", "centernet"),
+    )  # fmt: skip
     colour: ColourConfig = key(ColourConfig, "see ColourConfig")

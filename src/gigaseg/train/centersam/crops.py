@@ -1,4 +1,4 @@
-"""Crops for the detector: which objects of a crop are targets, and the published way of cropping."""
+"""Crops for the detector: which objects of a crop are targets, and the published ways of cropping and letterboxing."""
 
 from __future__ import annotations
 
@@ -30,8 +30,26 @@ def only_visible(crop: Crop, sample: Sample, matrix: np.ndarray, least: float) -
     return replace(crop, **{name: getattr(crop, name)[kept] for name in names})
 
 
+def whole_affine(shape: tuple[int, int], side: int) -> np.ndarray:
+    """The map of CenterNet's letterbox, from px of a square to image px: the image fills it and lies in its middle.
+
+    Parameters
+    ----------
+    shape : height and width of the image, px.
+    side : of the square, px (or cells of the detector's grid on it).
+
+    Returns
+    -------
+    (2, 3), without rotation: pixel corners are at integers in both frames.
+    """
+    height, width = shape
+    return affine(side / max(shape), 0.0, False, (width / 2, height / 2), side)
+
+
 def letterbox_affine(sample: Sample, size: int, rng: np.random.Generator) -> np.ndarray:
     """The map of CenterNet's sampler, from crop px to image px, with the rotations that the paper adds.
+
+    It varies `whole_affine`, by which whole images are seen.
 
     The crop shows 0.6, 0.7, ... 1.3 times the image's longer side, about a place that keeps off the image's borders
     (by 128 px, halved until that is less than half of the side); mirrored on both axes with chance 1/2 each, and in

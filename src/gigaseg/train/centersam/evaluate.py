@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from gigaseg.metrics.score import score_labels
 from gigaseg.segmenters.base import Segmenter, TileBatch, TileInstances
 from gigaseg.segmenters.whole import segment_image
+from gigaseg.train.centersam.crops import whole_affine
+from gigaseg.train.crops import sample_affine
 from gigaseg.train.data import Sample
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(11))
@@ -44,7 +47,7 @@ def segmentation_figures(
     diameter : px to which an image's median object diameter is scaled, as the truth has it; None: no scaling.
     native : give the figures at the images' own resolution as well, at the same threshold.
     thresholds : the one with the best mean panoptic quality is picked, the first among equals.
-    side : px to which each image's longer side is scaled instead.
+    side : px of a black square that each image fills instead, one tile of the segmenter (`letterboxed`).
     tile, overlap, device : of `segment_image`.
 
     Returns
@@ -58,8 +61,11 @@ def segmentation_figures(
         seen = Seen(segmenter)
         for j, threshold in enumerate(thresholds):
             seen.threshold = threshold
-            scale = _scale(sample, diameter, side)
-            labels = segment_image(seen, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
+            if side is not None:
+                labels = letterboxed(seen, sample.image, side, device)
+            else:
+                scale = _scale(sample, diameter)
+                labels = segment_image(seen, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
             table[j, i] = _figures(sample.labels, labels)
     quality = [_mean(rows[:, FIGURES.index("pq")]) for rows in table]
     picked = int(np.argmax(quality))
@@ -74,6 +80,29 @@ def segmentation_figures(
     if native:
         found |= _summary("native_", own, groups)
     return {**found, "images": float(len(samples)), "score": quality[picked]}
+
+
+def letterboxed(segmenter: Segmenter, image: np.ndarray, side: int, device: str = "cpu") -> np.ndarray:
+    """Segment an image as CenterNet's published protocols see it: in the middle of a black square that it fills.
+
+    Parameters
+    ----------
+    image : (y, x, 3) uint8 RGB.
+    side : of the square, px; it is one tile.
+
+    Returns
+    -------
+    (y, x) int32, 0 background, instances by numbers that need not be consecutive.
+    """
+    height, width = image.shape[:2]
+    matrix = whole_affine((height, width), side)
+    square = sample_affine(image, matrix, side, fill=np.zeros(3), nearest=False)
+    pixels = square.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    labels = segment_image(segmenter, pixels, tile=side, overlap=0, step=None, device=device)
+    cols, rows = (
+        ((np.arange(n) + 0.5 - matrix[k, 2]) / matrix[k, k]).astype(int) for k, n in enumerate((width, height))
+    )
+    return labels[np.ix_(rows, cols)]
 
 
 class Seen:
@@ -107,9 +136,7 @@ def _above(found: TileInstances, threshold: float) -> TileInstances:
     )
 
 
-def _scale(sample: Sample, diameter: float | None, side: int | None) -> float:
-    if side is not None:
-        return side / float(max(sample.labels.shape))
+def _scale(sample: Sample, diameter: float | None) -> float:
     if diameter is None or not sample.diameter > 0:
         return 1.0
     return float(np.clip(diameter / sample.diameter, *SCALES))

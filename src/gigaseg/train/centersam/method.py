@@ -25,7 +25,7 @@ from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.centersam.crops import letterbox_affine, only_visible
 from gigaseg.train.centersam.losses import detector_losses, foreground_loss
 from gigaseg.train.centersam.targets import detector_targets
-from gigaseg.train.colour import vary
+from gigaseg.train.colour import vary, vary_as_centernet
 from gigaseg.train.config import PromptConfig, SamTraining
 from gigaseg.train.crops import Crop, crop, random_affine
 from gigaseg.train.data import Sample
@@ -63,7 +63,7 @@ class CenterSamMethod:
     CheckpointError
         The checkpoint is missing, damaged, or itself one of changes.
     ConfigError
-        The crop's side does not suit the detector or SAM.
+        The crop's side or SAM's does not suit the detector or SAM.
     """
 
     name = "centersam"
@@ -94,6 +94,11 @@ class CenterSamMethod:
         multiple = max(multiple, self.config.patch)
         if t.crop % multiple:
             raise ConfigError(f"--crop is {t.crop}, accepted with {t.detector} and this SAM: multiples of {multiple}")
+        if t.sam_size and (not t.letterbox or t.detector == "light" or t.sam_size % self.config.patch):
+            raise ConfigError(
+                f"--sam-size is {t.sam_size}, accepted: multiples of {self.config.patch} with --letterbox and a "
+                "detector on the image alone"
+            )
         self.drops = t.drops
         prompts = PromptConfig(box=0.5, exact_box=0.5, centre=0.0)
         self._masks = SamMethod(
@@ -153,6 +158,7 @@ class CenterSamMethod:
         t = self.training
         if t.letterbox:
             matrix = letterbox_affine(sample, t.crop, rng)
+            sample = replace(sample, background=np.zeros(3, np.uint8))
         else:
             matrix = random_affine(sample, t.crop, rng, (t.smallest, t.largest))
         item = only_visible(crop(sample, matrix, t.crop, rng), sample, matrix, t.visible)
@@ -172,7 +178,8 @@ class CenterSamMethod:
         t = self.training
         detector = cast(Detector, model.detector)
         with torch.autocast(batch.images.device.type, enabled=False):
-            images = vary(batch.images, rng, t.colour)
+            published = t.colours == "centernet"
+            images = vary_as_centernet(batch.images, rng) if published else vary(batch.images, rng, t.colour)
         masks = t.finetune != "none" or self.detector.detail > 0
         encoded = self._encoded(model, images) if masks or detector.uses_embedding else None
         embedding = encoded.embedding if encoded is not None and detector.uses_embedding else None
@@ -205,8 +212,8 @@ class CenterSamMethod:
     def validate(self, model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
         """Figures of whole images through the segmenter, see `gigaseg.train.centersam.evaluate`.
 
-        Images are scaled to the segmenter's nominal object diameter (letterbox: to the crop's side). ``threshold`` is
-        the best one, ``score`` the mean panoptic quality.
+        Images are scaled to the segmenter's nominal object diameter (letterbox: to fill a black square). ``threshold``
+        is the best one, ``score`` the mean panoptic quality.
         """
         from gigaseg.segmenters.centersam.checkpoint import Loaded
         from gigaseg.segmenters.centersam.segmenter import CenterSam
@@ -217,15 +224,14 @@ class CenterSamMethod:
         half = torch.is_autocast_enabled(device.type)
         backend = Backend.from_model(model, self.config, {}, str(device), precision="bf16" if half else "fp32")
         loaded = Loaded(backend, cast(Detector, model.detector), {})
-        segmenter = CenterSam.of(loaded, {"threshold": min(THRESHOLDS), "clahe": t.clahe, "window": t.window})
+        options = {"threshold": min(THRESHOLDS), "clahe": t.clahe, "window": t.window}
+        segmenter = CenterSam.of(loaded, {**options, "detector_size": t.crop if t.sam_size else 0})
         return segmentation_figures(
             segmenter,
             _spread(samples, t.validated),
             diameter=None if t.letterbox else segmenter.card.object_diameter,
             native=t.native and not t.letterbox,
-            side=t.crop if t.letterbox else None,
-            tile=t.crop if t.letterbox else 512,
-            overlap=0 if t.letterbox else 64,
+            side=(t.sam_size or t.crop) if t.letterbox else None,
             device=str(device),
         )
 
