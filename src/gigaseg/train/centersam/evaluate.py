@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from gigaseg.metrics.score import score_labels
+from gigaseg.metrics.overlap import Overlap
+from gigaseg.metrics.reference import aji_centersam_reference, dsc_reference, seg_reference
+from gigaseg.metrics.score import score_labels, score_overlap
 from gigaseg.segmenters.base import Segmenter, TileBatch, TileInstances
+from gigaseg.segmenters.centersam.checkpoint import open_centersam
+from gigaseg.segmenters.centersam.segmenter import CenterSam
 from gigaseg.segmenters.whole import segment_image
+from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.centersam.crops import whole_affine
 from gigaseg.train.crops import sample_affine
 from gigaseg.train.data import Sample
@@ -46,7 +53,8 @@ def segmentation_figures(
         threshold do not depend on those below it.
     diameter : px to which an image's median object diameter is scaled, as the truth has it; None: no scaling.
     native : give the figures at the images' own resolution as well, at the same threshold.
-    thresholds : the one with the best mean panoptic quality is picked, the first among equals.
+    thresholds : the one with the best mean of all `FIGURES` is picked, the first among equals: by panoptic quality
+        alone those that leave faint objects out are as good as others, and the foreground suffers.
     side : px of a black square that each image fills instead, one tile of the segmenter (`letterboxed`).
     tile, overlap, device : of `segment_image`.
 
@@ -61,25 +69,20 @@ def segmentation_figures(
         seen = Seen(segmenter)
         for j, threshold in enumerate(thresholds):
             seen.threshold = threshold
-            if side is not None:
-                labels = letterboxed(seen, sample.image, side, device)
-            else:
-                scale = _scale(sample, diameter)
-                labels = segment_image(seen, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
+            labels = _look(seen, sample, diameter, side, tile=tile, overlap=overlap, device=device)
             table[j, i] = _figures(sample.labels, labels)
-    quality = [_mean(rows[:, FIGURES.index("pq")]) for rows in table]
-    picked = int(np.argmax(quality))
+    picked = int(np.argmax([np.mean([_mean(column) for column in rows.T]) for rows in table]))
     if native:
         for i, sample in enumerate(samples):
             seen = Seen(segmenter)
             seen.threshold = thresholds[picked]
-            labels = segment_image(seen, sample.image, tile=tile, overlap=overlap, device=device)
+            labels = _look(seen, sample, tile=tile, overlap=overlap, device=device)
             own[i] = _figures(sample.labels, labels)
     groups = np.array([sample.group for sample in samples])
     found = {"threshold": float(thresholds[picked]), **_summary("", table[picked], groups)}
     if native:
         found |= _summary("native_", own, groups)
-    return {**found, "images": float(len(samples)), "score": quality[picked]}
+    return {**found, "images": float(len(samples)), "score": found["pq"]}
 
 
 def letterboxed(segmenter: Segmenter, image: np.ndarray, side: int, device: str = "cpu") -> np.ndarray:
@@ -134,6 +137,78 @@ def _above(found: TileInstances, threshold: float) -> TileInstances:
     return replace(
         found, boxes=found.boxes[kept], masks=masks, scores=found.scores[kept], class_prob=found.class_prob[kept]
     )
+
+
+def checkpoint_figures(
+    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
+) -> list[dict[str, float]]:
+    """Figures of each sample at the threshold of the checkpoint's card, seen as the training's validation sees it.
+
+    Returns
+    -------
+    `FIGURES`, seg, and the paper's own variants (`gigaseg.metrics.reference`); ``native_…``, the same at the image's
+    own resolution, where validation has them too. NaN where a figure is undefined.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is missing or damaged, or its base is.
+    """
+    loaded = open_centersam(checkpoint, device, precision=precision)
+    known = loaded.card.get("training", {})
+    training = CenterSamTraining(**{name: known[name] for name in _SEEING if name in known})
+    segmenter = CenterSam.of(loaded, options_of(training))
+    seeing = seeing_of(training, segmenter.card.object_diameter)
+    rows = []
+    for sample in samples:
+        row = _all_figures("", sample.labels, _look(segmenter, sample, **seeing, device=device))
+        if training.native and not training.letterbox:
+            row |= _all_figures("native_", sample.labels, _look(segmenter, sample, device=device))
+        rows.append(row)
+    return rows
+
+
+_SEEING = ("letterbox", "crop", "sam_size", "clahe", "window", "native")
+"""What of the training decides how whole images are seen."""
+
+
+def seeing_of(training: CenterSamTraining, nominal: float | None) -> dict[str, Any]:
+    """How `segmentation_figures` sees whole images: scaled to the `nominal` object diameter, or letterboxed."""
+    if training.letterbox:
+        return {"diameter": None, "side": training.sam_size or training.crop}
+    return {"diameter": nominal, "side": None}
+
+
+def options_of(training: CenterSamTraining) -> dict[str, Any]:
+    """Options of the segmenter that sees images so."""
+    detector_size = training.crop if training.sam_size else 0
+    return {"clahe": training.clahe, "window": training.window, "detector_size": detector_size}
+
+
+def _look(
+    segmenter: Segmenter,
+    sample: Sample,
+    diameter: float | None = None,
+    side: int | None = None,
+    *,
+    tile: int = 512,
+    overlap: int = 64,
+    device: str = "cpu",
+) -> np.ndarray:
+    if side is not None:
+        return letterboxed(segmenter, sample.image, side, device)
+    scale = _scale(sample, diameter)
+    return segment_image(segmenter, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
+
+
+def _all_figures(prefix: str, truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    overlap = Overlap.from_labels(truth, found)
+    scores = score_overlap(overlap, (0.5,))
+    row = {name: scores[name] for name in (*FIGURES, "seg")}
+    row["dsc_reference"] = dsc_reference(overlap)
+    row["seg_reference"] = seg_reference(overlap)
+    row["aji_centersam_reference"] = aji_centersam_reference(overlap)
+    return {prefix + name: value for name, value in row.items()}
 
 
 def _scale(sample: Sample, diameter: float | None) -> float:

@@ -80,7 +80,7 @@ class CenterSamMethod:
         self.detector = DetectorConfig.from_dict(
             {
                 "kind": t.detector,
-                "classes": (t.class_name,),
+                "classes": t.classes,
                 "embedding": self.config.prompt_dim,
                 "patch": self.config.patch,
                 "detail": t.detail if t.detector == "light" else 0,
@@ -116,7 +116,7 @@ class CenterSamMethod:
         )
 
     def _started(self, start: str) -> dict[str, Tensor]:
-        """SAM's tensors of the checkpoint to go on from, and those of its detector if that is of the same sizes."""
+        """SAM's tensors of the checkpoint to go on from, and those of its detector if that is like this one."""
         path, state, card = read_checkpoint(start)
         if card.get("sam_sha256") != self._sha256:
             raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
@@ -124,7 +124,7 @@ class CenterSamMethod:
         self.before = [*card.get("before", []), told]
         if DetectorConfig.from_dict(card["detector"]) == self.detector:
             return state
-        log.warning("%s: its detector has other sizes; a fresh one is trained over its SAM", path)
+        log.warning("%s: its detector has other sizes or classes; a fresh one is trained over its SAM", path)
         return {name: value for name, value in state.items() if not name.startswith("detector.")}
 
     def build(self) -> nn.Module:
@@ -161,7 +161,8 @@ class CenterSamMethod:
             sample = replace(sample, background=np.zeros(3, np.uint8))
         else:
             matrix = random_affine(sample, t.crop, rng, (t.smallest, t.largest))
-        item = only_visible(crop(sample, matrix, t.crop, rng), sample, matrix, t.visible)
+        item = crop(sample, matrix, t.crop, rng, classes=t.classes)
+        item = only_visible(item, sample, matrix, t.visible)
         if t.clahe:
             from gigaseg.segmenters.centersam.clahe import clahe
 
@@ -184,7 +185,7 @@ class CenterSamMethod:
         encoded = self._encoded(model, images) if masks or detector.uses_embedding else None
         embedding = encoded.embedding if encoded is not None and detector.uses_embedding else None
         stacks = detector(detector.normalise(images), embedding)
-        targets = detector_targets(batch, len(self.detector.classes), margin=t.margin)
+        targets = detector_targets(batch, len(t.classes), batch.classes, t.margin)
         with torch.autocast(batch.images.device.type, enabled=False):
             losses = detector_losses(stacks, targets, size=t.size, offset=t.offset, variant=t.box_losses)
             detail, foreground = stacks[-1].detail, stacks[-1].foreground
@@ -217,22 +218,20 @@ class CenterSamMethod:
         """
         from gigaseg.segmenters.centersam.checkpoint import Loaded
         from gigaseg.segmenters.centersam.segmenter import CenterSam
-        from gigaseg.train.centersam.evaluate import THRESHOLDS, segmentation_figures
+        from gigaseg.train.centersam.evaluate import THRESHOLDS, options_of, seeing_of, segmentation_figures
 
         t = self.training
         device = next(model.parameters()).device
         half = torch.is_autocast_enabled(device.type)
         backend = Backend.from_model(model, self.config, {}, str(device), precision="bf16" if half else "fp32")
         loaded = Loaded(backend, cast(Detector, model.detector), {})
-        options = {"threshold": min(THRESHOLDS), "clahe": t.clahe, "window": t.window}
-        segmenter = CenterSam.of(loaded, {**options, "detector_size": t.crop if t.sam_size else 0})
+        segmenter = CenterSam.of(loaded, {**options_of(t), "threshold": min(THRESHOLDS)})
         return segmentation_figures(
             segmenter,
             _spread(samples, t.validated),
-            diameter=None if t.letterbox else segmenter.card.object_diameter,
             native=t.native and not t.letterbox,
-            side=(t.sam_size or t.crop) if t.letterbox else None,
             device=str(device),
+            **seeing_of(t, segmenter.card.object_diameter),
         )
 
     def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
