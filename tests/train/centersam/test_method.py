@@ -57,10 +57,10 @@ def test_a_detector_learns_to_find_what_its_frozen_sam_outlines(sam, discs_apart
         assert (mask & truth).sum() / (mask | truth).sum() > 0.5
 
 
-@pytest.mark.parametrize("finetune", [False, True])
+@pytest.mark.parametrize("finetune", ["none", "all"])
 def test_a_stopped_run_goes_on_with_the_very_same_numbers(sam, discs_apart, training, loop, tmp_path, finetune):
     train, val = discs_apart
-    method = CenterSamMethod(replace(training, finetune=finetune, native=False, clahe=finetune), str(sam))
+    method = CenterSamMethod(replace(training, finetune=finetune, native=False, clahe=finetune == "all"), str(sam))
     loop = replace(loop, steps=6, save_every=2, validate_every=3)
     run(method, loop, train, val[:1], tmp_path / "whole")
     run(method, loop, train, val[:1], tmp_path / "killed", stop_after=5)
@@ -71,18 +71,23 @@ def test_a_stopped_run_goes_on_with_the_very_same_numbers(sam, discs_apart, trai
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_fine_tuning_changes_encoder_and_mask_decoder_and_no_more(sam, discs_apart, training, loop, tmp_path):
+@pytest.mark.parametrize(
+    ("finetune", "changed"), [("decoder", {"mask_decoder"}), ("all", {"image_encoder", "mask_decoder"})]
+)
+def test_fine_tuning_changes_what_was_asked_for_and_no_more(
+    sam, discs_apart, training, loop, tmp_path, finetune, changed
+):
     train, val = discs_apart
-    method = CenterSamMethod(replace(training, finetune=True, native=False), str(sam))
+    method = CenterSamMethod(replace(training, finetune=finetune, native=False), str(sam))
     run(method, replace(loop, steps=3), train, val[:1], tmp_path)
     state, _ = read_state(tmp_path / "best.safetensors")
     parts = {name.partition(".")[0] for name in state}
-    assert parts == {"detector", "image_encoder", "mask_decoder"}
+    assert parts == {"detector", *changed}
     assert open_centersam(tmp_path / "best.safetensors").detector.config == method.detector
 
 
 def test_what_is_frozen_gets_no_gradient_and_no_place_in_the_optimiser(sam, discs_apart, training):
-    method = CenterSamMethod(training, str(sam))
+    method = CenterSamMethod(replace(training, detail=0), str(sam))
     model = method.build().train()
     losses = method.losses(model, batch_of(method, discs_apart[0][:3]), np.random.default_rng(0))
     losses["loss"].backward()
@@ -97,7 +102,7 @@ def test_what_is_frozen_gets_no_gradient_and_no_place_in_the_optimiser(sam, disc
 
 
 def test_sam_is_tuned_at_its_own_rate(sam, discs_apart, training):
-    method = CenterSamMethod(replace(training, finetune=True, finetune_scale=0.2, objects=2), str(sam))
+    method = CenterSamMethod(replace(training, finetune="all", finetune_scale=0.2, objects=2), str(sam))
     model = method.build().train()
     detector = {id(p) for p in model.detector.parameters()}
     for group in method.groups(model):
@@ -128,7 +133,7 @@ def test_detectors_on_the_image_alone_train_too(sam, discs_apart, training, kind
 def test_crops_without_objects_give_a_step(sam, discs_apart, training):
     sample = discs_apart[0][0]
     empty = replace(sample, labels=np.zeros_like(sample.labels), diameter=float("nan"))
-    for finetune in (False, True):
+    for finetune in ("none", "all"):
         method = CenterSamMethod(replace(training, finetune=finetune), str(sam))
         model = method.build().train()
         losses = method.losses(model, batch_of(method, [empty, empty]), np.random.default_rng(0))
