@@ -45,6 +45,46 @@ def test_a_bad_file_is_named_in_one_line(folder, harm, told):
     assert "\n" not in str(caught.value)
 
 
+def classes_of(folder, rows):
+    (folder / "classes.tsv").write_text("image\tinstance\tclass\n" + "".join(f"{row}\n" for row in rows))
+    return load(read_layout("plain", folder), classes=("round", "long"))
+
+
+def numbered(folder):
+    """Label images with the ids 7, 300 and 5, from left to right."""
+    labels = np.zeros((96, 96), np.uint16)
+    for x, number in ((0, 7), (30, 300), (60, 5)):
+        labels[:20, x : x + 20] = number
+    for path in (folder / "labels").iterdir():
+        Image.fromarray(labels).save(path)
+    return [f"s{i}\t{number}\t{name}" for i in range(5) for number, name in ((300, "long"), (5, "round"), (7, "long"))]
+
+
+def test_classes_follow_their_instances_when_these_are_numbered_anew(folder):
+    rows = numbered(folder)
+    first = classes_of(folder, rows)[0]
+    assert first.labels[0, [0, 30, 60]].tolist() == [2, 3, 1]
+    assert first.classes == ("round", "long", "long")
+    assert load(read_layout("plain", folder), classes=("cell",))[0].classes is None  # one class needs no table
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda rows: rows[:-1], r"classes\.tsv: instance 7 of image 's4' has no class, accepted: round, long"),
+        (
+            lambda rows: [*rows[:3], "s1\t300\tlarge", *rows[4:]],
+            r"classes\.tsv: instance 300 of image 's1' has class 'large', accepted: round, long",
+        ),
+        (lambda rows: [*rows, "s0\tx\tlong"], r"classes\.tsv: instance of image 's0' is 'x', accepted: a whole number"),
+        (lambda rows: [*rows, "s0\t5\tlong"], r"classes\.tsv: instance 5 of image 's0' has two classes, accepted: one"),
+    ],
+)
+def test_an_instance_without_a_known_class_is_named_in_one_line(folder, harm, told):
+    with pytest.raises(FormatError, match=told):
+        classes_of(folder, harm(numbered(folder)))
+
+
 def test_an_unknown_layout_lists_the_known_ones(folder):
     with pytest.raises(FormatError, match=r"unknown layout 'plane'; accepted: plain, dsb2018.*did you mean 'plain'"):
         read_layout("plane", folder)

@@ -31,7 +31,7 @@ class Batch:
     images : (b, 3, s, s) float32, 0..255.
     labels : (b, s, s) int32.
     image : (n,) int64, the crop of each object, ascending.
-    ids, boxes, centres, inside : as in `Crop`, one row an object.
+    ids, boxes, centres, inside, classes : as in `Crop`, one row an object.
     """
 
     images: Tensor
@@ -41,6 +41,7 @@ class Batch:
     boxes: Tensor
     centres: Tensor
     inside: Tensor
+    classes: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -48,22 +49,19 @@ class Batch:
 
     def __getitem__(self, rows: Tensor) -> Batch:
         """The same crops with some of the objects, by ascending positions."""
-        names = ("image", "ids", "boxes", "centres", "inside")
+        names = ("image", "ids", "boxes", "centres", "inside", "classes")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def collate(crops: Sequence[Crop], objects: int, rng: np.random.Generator) -> Batch:
     """Join crops; of each at most `objects` objects are kept, at random."""
-    chosen = [torch.from_numpy(np.sort(rng.permutation(len(c.ids))[:objects])) for c in crops]
-    image = [torch.full((len(rows),), i, dtype=torch.int64) for i, rows in enumerate(chosen)]
+    crops = [c[torch.from_numpy(np.sort(rng.permutation(len(c.ids))[:objects]))] for c in crops]
+    image = [torch.full((len(c.ids),), i, dtype=torch.int64) for i, c in enumerate(crops)]
     return Batch(
         torch.stack([c.image for c in crops]),
         torch.stack([c.labels for c in crops]),
         torch.cat(image),
-        *(
-            torch.cat([getattr(c, name)[rows] for c, rows in zip(crops, chosen)])
-            for name in ("ids", "boxes", "centres", "inside")
-        ),
+        *(torch.cat([getattr(c, name) for c in crops]) for name in ("ids", "boxes", "centres", "inside", "classes")),
     )
 
 

@@ -7,13 +7,15 @@ the image, nearest for the labels, after averaging down where the map shrinks (e
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gigaseg.errors import FormatError
 from gigaseg.train.data import Sample
 
 
@@ -31,6 +33,7 @@ class Crop:
     centres : (n, 2) float32, x, y of the innermost pixel's centre (largest distance to anything
         else; of several the one nearest to the centroid).
     inside : (n, 2) float32, x, y of the centre of a random pixel of the object.
+    classes : (n,) int64, index of the object's class.
     """
 
     image: Tensor
@@ -40,6 +43,12 @@ class Crop:
     boxes: Tensor
     centres: Tensor
     inside: Tensor
+    classes: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Crop:
+        """The same crop with some of the objects listed, by a boolean mask or ascending positions."""
+        names = ("ids", "area", "boxes", "centres", "inside", "classes")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def affine(scale: float, angle: float, flip: bool, centre: tuple[float, float], size: int) -> np.ndarray:
@@ -92,14 +101,35 @@ def sample_affine(image: np.ndarray, matrix: np.ndarray, size: int, *, fill: np.
     return F.grid_sample(part, grid, mode=mode, padding_mode="zeros", align_corners=False)[0] + outside
 
 
-def crop(sample: Sample, matrix: np.ndarray, size: int, rng: np.random.Generator, min_area: int = 12) -> Crop:
+def crop(
+    sample: Sample,
+    matrix: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    min_area: int = 12,
+    classes: Sequence[str] = (),
+) -> Crop:
     """Cut one crop through `matrix`.
 
-    Objects below `min_area` px within the crop stay in its labels, but are not listed. `rng` draws the inside points.
+    Parameters
+    ----------
+    matrix : (2, 3), crop px to image px, as `affine` makes.
+    size : side of the crop, px.
+    rng : draws the inside points.
+    min_area : px; objects of which the crop shows less stay in its labels, but are not listed.
+    classes : the names that classes of objects are indices of; fewer than two: all objects have class 0.
+
+    Raises FormatError when there are several, but the sample's objects have none.
     """
     image = sample_affine(sample.image, matrix, size, fill=sample.background, nearest=False)
     labels = sample_affine(sample.labels, matrix, size, fill=np.zeros(1), nearest=True)[0].to(torch.int32)
-    return Crop(image, labels, *_objects(labels.numpy(), min_area, rng))
+    found = _objects(labels.numpy(), min_area, rng)
+    indices = torch.zeros(len(found[0]), dtype=torch.int64)
+    if len(classes) > 1:
+        if sample.classes is None:
+            raise FormatError(f"{sample.name}: its objects have no classes, accepted: {', '.join(classes)}")
+        indices = torch.tensor([classes.index(sample.classes[i - 1]) for i in found[0].tolist()], dtype=torch.int64)
+    return Crop(image, labels, *found, indices)
 
 
 def _objects(

@@ -6,15 +6,30 @@ trains the business of `gigaseg.train.splits`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Where the classes of an image's instances are, not read yet.
+
+    Attributes
+    ----------
+    file : that states them, for messages.
+    read : the name of the class of each instance, by its id in the label image.
+    """
+
+    file: Path
+    read: Callable[[], Mapping[int, str]] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Entry:
     split : as the data set itself states it, such as train or val; empty when it states none.
     pixels : reads the image, (y, x, 3) uint8, where it is only a part of its file; None: the file is the image.
     whole : name of the image that it is a part of, by which a split file may name it; empty when it is none.
+    classes : of the instances; None: the data set states none.
     """
 
     name: str
@@ -39,6 +55,7 @@ class Entry:
     split: str = ""
     pixels: Callable[[], np.ndarray] | None = field(default=None, repr=False)
     whole: str = ""
+    classes: Classes | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Sample:
     labels : (y, x) int32, 0 is background, 1..n the instances.
     diameter : median over the instances of the diameter of the circle of equal area, px; NaN without instances.
     background : (3,) uint8, median colour outside the instances: what augmentation fills in beyond the image.
+    classes : name of the class of instance 1, 2, ... n; None: all are of one class.
     """
 
     name: str
@@ -59,23 +77,29 @@ class Sample:
     labels: np.ndarray
     diameter: float
     background: np.ndarray
+    classes: tuple[str, ...] | None = None
 
 
-def load(entries: Sequence[Entry], workers: int = 1) -> list[Sample]:
+def load(entries: Sequence[Entry], workers: int = 1, classes: Sequence[str] = ()) -> list[Sample]:
     """Read images and labels, in the order of `entries`.
+
+    Parameters
+    ----------
+    classes : names of which every instance must have one. Fewer than two tell nothing apart: none is read.
 
     Raises
     ------
     FormatError
-        A file is missing, damaged, or its label image has another size than the image.
+        A file is missing, damaged, its label image has another size than the image, or an instance has no class.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(pool.map(_load, entries))
+        return list(pool.map(partial(_load, classes=classes), entries))
 
 
-def _load(entry: Entry) -> Sample:
+def _load(entry: Entry, classes: Sequence[str]) -> Sample:
     image = read_rgb(entry.image) if entry.pixels is None else entry.pixels()
-    labels = consecutive(entry.labels(image.shape[:2]))
+    stored = entry.labels(image.shape[:2])
+    labels = consecutive(stored)
     if labels.shape != image.shape[:2]:
         raise FormatError(
             f"{entry.image}: {_size(image)} px, but its label image has {_size(labels)} px; expected equal sizes"
@@ -89,7 +113,23 @@ def _load(entry: Entry) -> Sample:
         labels,
         float(np.median(2 * np.sqrt(area / np.pi))) if len(area) else float("nan"),
         np.median(outside, axis=0).astype(np.uint8),
+        _classes(entry, np.unique(stored[stored > 0]).tolist(), classes) if len(classes) > 1 else None,
     )
+
+
+def _classes(entry: Entry, ids: Sequence[int], accepted: Sequence[str]) -> tuple[str, ...]:
+    """The class of each instance, by its id in the label image as it is stored."""
+    if entry.classes is None:
+        raise FormatError(f"{entry.image}: its data set states no classes, accepted: {', '.join(accepted)}")
+    stated = entry.classes.read()
+    for number in ids:
+        if stated.get(number) not in accepted:
+            found = f"class '{one_line(stated[number])}'" if number in stated else "no class"
+            raise FormatError(
+                f"{entry.classes.file}: instance {number} of image '{entry.name}' has {found}, "
+                f"accepted: {', '.join(accepted)}"
+            )
+    return tuple(stated[number] for number in ids)
 
 
 def _size(array: np.ndarray) -> str:

@@ -62,8 +62,7 @@ def tiles(sample: Sample, size: int, diameter: float | None, overlap: float, mos
     for i, tile in enumerate(found):
         own = torch.tensor([best[number][1] == -i for number in tile.ids.tolist()], dtype=torch.bool)
         if own.any():
-            names = ("ids", "area", "boxes", "centres", "inside")
-            yield Crop(tile.image, tile.labels, *(getattr(tile, name)[own] for name in names))
+            yield tile[own]
 
 
 @torch.inference_mode()

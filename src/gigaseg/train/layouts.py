@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,17 +11,18 @@ import numpy as np
 
 from gigaseg.errors import FormatError, unknown
 from gigaseg.train.centersam.layouts import monuseg_crops, tissuenet
-from gigaseg.train.data import Entry, read_labels
+from gigaseg.train.data import Classes, Entry, read_labels
 from gigaseg.train.published import dsb2018, monuseg
 
 IMAGE_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 
 def plain(folder: Path) -> list[Entry]:
-    """``images/NAME.*`` with ``labels/NAME.png`` and, optional, ``index.tsv``.
+    """``images/NAME.*`` with ``labels/NAME.png`` and, optional, ``index.tsv`` and ``classes.tsv``.
 
     The index has the columns image (the stem) and, if wanted, modality or group, and split; only images it lists are
-    taken. Without an index all images are.
+    taken. Without an index all images are. The classes have the columns image, instance (its id in the label image) and
+    class.
 
     Raises
     ------
@@ -37,6 +38,7 @@ def plain(folder: Path) -> list[Entry]:
     else:
         rows = [{"image": name} for name in images]
         names = list(images)
+    classes = _classes(folder / "classes.tsv", names)
     for name in names:
         if name not in images:
             raise FormatError(f"{folder / 'images'}: no image '{name}', which {index} lists")
@@ -49,9 +51,24 @@ def plain(folder: Path) -> list[Entry]:
             partial(_label_image, labels[row["image"]]),
             group=row.get("modality") or row.get("group") or "",
             split=row.get("split") or "",
+            classes=classes.get(row["image"]),
         )
         for row in rows
     ]
+
+
+def _classes(path: Path, names: Sequence[str]) -> dict[str, Classes]:
+    """The classes of each of these images, as a table states them; none without that table."""
+    if not path.is_file():
+        return {}
+    stated: dict[str, dict[int, str]] = {name: {} for name in names}
+    for row in read_tsv(path, ("image", "instance", "class")):
+        image, instance = row["image"], row["instance"] or ""
+        if not instance.isdecimal():
+            raise FormatError(f"{path}: instance of image '{image}' is '{instance}', accepted: a whole number >= 1")
+        if stated.setdefault(image, {}).setdefault(int(instance), row["class"] or "") != (row["class"] or ""):
+            raise FormatError(f"{path}: instance {instance} of image '{image}' has two classes, accepted: one")
+    return {image: Classes(path, partial(dict, found)) for image, found in stated.items()}
 
 
 def _label_image(path: Path, shape: tuple[int, int]) -> np.ndarray:

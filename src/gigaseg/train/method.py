@@ -60,5 +60,8 @@ class Method(Protocol):
         ...
 
     def card(self) -> dict[str, Any]:
-        """What the checkpoint's metadata says about the method."""
+        """What the checkpoint's metadata says about the method.
+
+        Where ``classes`` are several, every object of the images must have one of them.
+        """
         ...

@@ -51,7 +51,8 @@ def train(args: Namespace) -> None:
     method = METHODS[args.method].make(args)
     entries = read_layout(args.layout, args.data)
     parts = split(entries, args.split, fold=args.fold, seed=config.seed)
-    training, validation = load(parts["train"], workers=2), load(parts["val"], workers=2)
+    classes = method.card().get("classes", ())
+    training, validation = (load(parts[part], workers=2, classes=classes) for part in ("train", "val"))
     if all(not sample.diameter > 0 for sample in training):
         raise ConfigError(f"--data {args.data}: no training image has an instance")
     log.info("%s: %d images train, %d validate", args.data, len(training), len(validation))

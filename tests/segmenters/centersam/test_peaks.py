@@ -127,7 +127,7 @@ def test_boxes_survive_the_way_to_targets_and_back(seed):
     image = torch.sort(torch.randint(0, 2, (40,), generator=rng)).values
     batch = Batch(
         torch.zeros(2, 3, side, side), torch.zeros(2, side, side, dtype=torch.int32), image,
-        torch.arange(40, dtype=torch.int32), boxes, 4 * centre, 4 * centre,
+        torch.arange(40, dtype=torch.int32), boxes, 4 * centre, 4 * centre, 0 * image,
     )  # fmt: skip
     targets = detector_targets(batch, margin=0.0)
     size, offset = torch.zeros(2, 2, cells, cells), torch.zeros(2, 2, cells, cells)

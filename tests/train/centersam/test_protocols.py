@@ -83,7 +83,7 @@ def test_a_published_protocol_is_one_command(sam, tmp_path, data):
 def test_a_light_detector_is_trained_by_a_line_and_resumed_by_the_same(sam, folder, tmp_path):
     out = tmp_path / "run"
     words = ["train", "centersam", "--data", str(folder), "--sam", str(sam), "--out", str(out), "--licence", "CC0-1.0"]
-    words += ["--crop=64", "--width=8", "--class-name=cell", *SHORT]
+    words += ["--crop=64", "--width=8", "--classes", "cell", *SHORT]
     assert main(words) == 0
     before = (out / "best.safetensors").read_bytes()
     assert main(words) == 0

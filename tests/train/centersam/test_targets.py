@@ -18,7 +18,7 @@ def batch_of(boxes, side=64, image=None, crops=1):
     image = torch.zeros(len(boxes), dtype=torch.int64) if image is None else torch.tensor(image)
     none = torch.zeros(len(boxes), 2)
     labels = torch.zeros(crops, side, side, dtype=torch.int32)
-    return Batch(torch.zeros(crops, 3, side, side), labels, image, none[:, 0].int(), boxes, none, none)
+    return Batch(torch.zeros(crops, 3, side, side), labels, image, none[:, 0].int(), boxes, none, none, 0 * image)
 
 
 def radius(height, width):

@@ -27,7 +27,9 @@ class CenterSamTraining:
     )
     counts: tuple[int, ...] = key((2, 2, 2, 2, 2, 4), "residuals of its levels", low=1)
     stacks: int = key(2, "hourglasses one after another", low=1, high=16)
-    class_name: str = key("nucleus", "class of all objects")
+    classes: tuple[str, ...] = key(
+        ("nucleus",), "class of all objects, or the classes of which each training object must have one"
+    )
     crop: int = key(256, "side of a training crop, px", low=32, high=4096)
     smallest: float = key(10.0, "least median object diameter of a crop, px", low=1)
     largest: float = key(36.0, "largest median object diameter of a crop, px", low=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
+import torch
 
 from gigaseg.train.crops import Crop, affine
 from gigaseg.train.data import Sample
@@ -26,8 +26,7 @@ def only_visible(crop: Crop, sample: Sample, matrix: np.ndarray, least: float) -
     visible = crop.area.numpy() * abs(np.linalg.det(matrix[:, :2])) / area
     side = (crop.boxes[:, 2:] - crop.boxes[:, :2]).amin(1).numpy() if len(area) else np.zeros(0)
     kept = (visible >= least) & (side >= LEAST_SIDE)
-    names = ("ids", "area", "boxes", "centres", "inside")
-    return replace(crop, **{name: getattr(crop, name)[kept] for name in names})
+    return crop[torch.from_numpy(kept)]
 
 
 def letterbox_affine(sample: Sample, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -76,7 +76,7 @@ class CenterSamMethod:
         self.detector = DetectorConfig.from_dict(
             {
                 "kind": t.detector,
-                "classes": (t.class_name,),
+                "classes": t.classes,
                 "embedding": self.config.prompt_dim,
                 "patch": self.config.patch,
                 "detail": t.detail if t.detector == "light" else 0,
@@ -99,13 +99,13 @@ class CenterSamMethod:
         )
 
     def _started(self, start: str) -> dict[str, Tensor]:
-        """SAM's tensors of the checkpoint to go on from, and those of its detector if that is of the same sizes."""
+        """SAM's tensors of the checkpoint to go on from, and those of its detector if that is like this one."""
         path, state, card = read_checkpoint(start)
         if card.get("sam_sha256") != self._sha256:
             raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
         if DetectorConfig.from_dict(card["detector"]) == self.detector:
             return state
-        log.warning("%s: its detector has other sizes; a fresh one is trained over its SAM", path)
+        log.warning("%s: its detector has other sizes or classes; a fresh one is trained over its SAM", path)
         return {name: value for name, value in state.items() if not name.startswith("detector.")}
 
     def build(self) -> nn.Module:
@@ -141,7 +141,8 @@ class CenterSamMethod:
             matrix = letterbox_affine(sample, t.crop, rng)
         else:
             matrix = random_affine(sample, t.crop, rng, (t.smallest, t.largest))
-        item = only_visible(crop(sample, matrix, t.crop, rng), sample, matrix, t.visible)
+        item = crop(sample, matrix, t.crop, rng, classes=t.classes)
+        item = only_visible(item, sample, matrix, t.visible)
         if t.clahe:
             from gigaseg.segmenters.centersam.clahe import clahe
 
@@ -163,7 +164,7 @@ class CenterSamMethod:
         encoded = self._encoded(model, images) if masks or detector.uses_embedding else None
         embedding = encoded.embedding if encoded is not None and detector.uses_embedding else None
         stacks = detector(detector.normalise(images), embedding)
-        targets = detector_targets(batch, len(self.detector.classes), margin=t.margin)
+        targets = detector_targets(batch, len(t.classes), batch.classes, t.margin)
         with torch.autocast(batch.images.device.type, enabled=False):
             losses = detector_losses(stacks, targets, size=t.size, offset=t.offset, variant=t.box_losses)
             detail = stacks[-1].detail
