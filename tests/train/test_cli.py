@@ -32,6 +32,16 @@ def test_a_model_is_trained_from_a_folder_and_its_card_states_the_data(folder, t
     assert card["config"]["name"] == "small"
     assert card["nominal"] == {"object_diameter_px": 20.0, "pixel_size_um": 0.4}
     assert 0 <= card["figures"]["box"] <= 1
+    assert main([*words, "--evaluate=val"]) == 0
+    report = json.loads((out / "val.json").read_text())
+    assert [row["image"] for row in report["per_image"]] == ["s3", "s4"]
+    assert set(report["figures"]) == {"centre", "point", "jittered", "box"}
+    assert 0 < report["figures"]["box"]["value"] < 1
+    assert len((out / "val.tsv").read_text().splitlines()) == 3
+    assert main([*words, "--evaluate=val", "--seed=1"]) == 2
+    assert "--seed is 1, accepted: 0, with which" in capsys.readouterr().err
+    assert main(["train", "centersam", *words[2:6], "--evaluate=val"]) == 2
+    assert "best.safetensors: weights of method 'sam', expected 'centersam'" in capsys.readouterr().err
     assert main(words) == 0  # done already: nothing changes
     assert main([*words, "--rate=0.1"]) == 2
     assert "made with another configuration" in capsys.readouterr().err
@@ -96,7 +106,8 @@ import sys
 forbidden = {"pyarrow", "pandas", "geopandas", "shapely", "zarr", "rasterio", "tiffslide", "openslide", "tifffile",
              "dask", "snakemake", "yaml", "cv2", "pyproj", "pyogrio", "psutil", "imagecodecs", "numcodecs"}
 import gigaseg.train.loop, gigaseg.train.sam, gigaseg.train.train, gigaseg.train.evaluate, gigaseg.train.card
-import gigaseg.train.centersam.method, gigaseg.train.centersam.evaluate, gigaseg.segmenters.centersam.segmenter
+import gigaseg.train.parts, gigaseg.train.centersam.method, gigaseg.train.centersam.evaluate
+import gigaseg.segmenters.centersam.segmenter
 import kornia.enhance, kornia.filters, skimage.draw, gigaseg.train.splits
 print(sorted(forbidden & set(sys.modules)))
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gigaseg.sam.backend import trained_window
 from gigaseg.sam.config import SamConfig
 from gigaseg.sam.decoder import decode
 from gigaseg.sam.encoder import encode, normalise
+from gigaseg.sam.model import open_checkpoint
 from gigaseg.sam.prompting import PromptSets, box_sets, point_sets
 from gigaseg.train.batches import Batch, collate
 from gigaseg.train.crops import Crop, affine, crop
@@ -113,7 +116,7 @@ def prompted_iou(
                 flush()
     if waiting:
         flush()
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = {"objects": 0.0}
     for prompt in PROMPTS:
         by_group = {group: torch.cat(parts) for (name, group), parts in kept.items() if name == prompt}
         everything = torch.cat(list(by_group.values())) if by_group else torch.zeros(0)
@@ -125,6 +128,27 @@ def prompted_iou(
                 figures[f"objects/{group}"] = float(len(values))
     figures["score"] = sum(figures[prompt] for prompt in PROMPTS) / len(PROMPTS)
     return figures
+
+
+def checkpoint_figures(
+    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
+) -> list[dict[str, float]]:
+    """Mean IoU by prompt over the objects of each sample, in all of its tiles, decoded as the weights were trained.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is missing or damaged.
+    """
+    model, config, card = open_checkpoint(checkpoint, device=device)
+    window = trained_window(card) or None
+    rows = []
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        for sample in samples:
+            found = prompted_iou(model.eval(), config, [sample], window=window, most=None)
+            known = found["objects"] > 0
+            rows.append({prompt: found[prompt] if known else math.nan for prompt in PROMPTS})
+    return rows
 
 
 def _prompts(batch: Batch, rng: np.random.Generator, jitter: float) -> Iterator[tuple[str, PromptSets]]:

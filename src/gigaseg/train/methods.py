@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigaseg.errors import ConfigError, unknown
@@ -14,6 +15,7 @@ from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
 
 if TYPE_CHECKING:
+    from gigaseg.train.data import Sample
     from gigaseg.train.method import Method
 
 
@@ -26,11 +28,14 @@ class Trainable:
     help : one line.
     arguments : adds the method's options to a parser.
     make : the method from parsed options.
+    evaluate : from a checkpoint of the method, samples, device and precision ("bf16" or "fp32") the figures of each
+        sample, NaN where one is undefined.
     """
 
     help: str
     arguments: Callable[[ArgumentParser], None]
     make: Callable[[Namespace], Method]
+    evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]]]
 
 
 _SAM_OWN = tuple(name for name in SamTraining.__dataclass_fields__ if name not in ("colour", "prompts"))
@@ -62,6 +67,12 @@ def _sam(args: Namespace) -> Method:
     return SamMethod(config, training, args.weights)
 
 
+def _sam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> list[dict[str, float]]:
+    from gigaseg.train.evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 _CENTERSAM_OWN = tuple(name for name in CenterSamTraining.__dataclass_fields__ if name != "colour")
 
 
@@ -80,8 +91,18 @@ def _centersam(args: Namespace) -> Method:
     return CenterSamMethod(training, args.sam)
 
 
+def _centersam_figures(
+    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
+) -> list[dict[str, float]]:
+    from gigaseg.train.centersam.evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 METHODS: dict[str, Trainable] = {
-    "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam),
-    "centersam": Trainable("CenterSAM: a detector whose boxes prompt SAM", _centersam_arguments, _centersam),
+    "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam, _sam_figures),
+    "centersam": Trainable(
+        "CenterSAM: a detector whose boxes prompt SAM", _centersam_arguments, _centersam, _centersam_figures
+    ),
 }
 """By name; a method's own module adds its entry here."""

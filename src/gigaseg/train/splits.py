@@ -52,7 +52,7 @@ NAMED: dict[str, Callable[[Sequence[Entry], int], list[str]]] = {
 
 
 def split(
-    entries: Sequence[Entry], name: str = "own", *, fold: int | None = None, seed: int = 0
+    entries: Sequence[Entry], name: str = "own", *, fold: int | None = None, seed: int = 0, needed: str = "train"
 ) -> dict[str, list[Entry]]:
     """Divide entries into train, val and test.
 
@@ -61,11 +61,12 @@ def split(
     name : one of `NAMED`, or a TSV file with the columns image and split (train, val, test), or image and fold.
     fold : with a file of folds, the one that validates; all others train.
     seed : of the random split.
+    needed : the part that must not be empty.
 
     Raises
     ------
     ConfigError
-        The name is neither known nor a file, or the fold is missing or not in the file.
+        The name is neither known nor a file, the fold is missing or not in the file, or `needed` is empty.
     FormatError
         The file lacks a column, or an image of the data set.
     """
@@ -75,8 +76,9 @@ def split(
     divided: dict[str, list[Entry]] = {part: [] for part in PARTS}
     for entry, part in zip(entries, parts, strict=True):
         divided[part].append(entry)
-    if not divided["train"]:
-        raise ConfigError(f"--split {name} leaves no image to train on; found: {_counts(divided)}")
+    if not divided[needed]:
+        use = "to train on" if needed == "train" else f"for {needed}"
+        raise ConfigError(f"--split {name} leaves no image {use}; found: {_counts(divided)}")
     return divided
 
 

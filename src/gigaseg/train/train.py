@@ -29,12 +29,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         child.add_argument("--fold", type=int, help="with a file of folds, the one that validates")
         child.add_argument("--licence", default="not stated", help="licence of the data, for the checkpoint's card")
         child.add_argument("--out", type=Path, required=True, help="folder of all outputs; a run in it goes on")
+        child.add_argument(
+            "--evaluate", metavar="PART", help="train, val, test or all: measure best.safetensors on it, do not train"
+        )
         add_options(child.add_argument_group("loop"), LoopConfig)
         method.arguments(child)
 
 
 def train(args: Namespace) -> None:
     """Train as parsed options say; a run that was interrupted goes on exactly where its last state was saved.
+
+    With ``--evaluate`` the run's best weights are measured instead, see `gigaseg.train.parts`.
 
     Raises
     ------
@@ -48,6 +53,11 @@ def train(args: Namespace) -> None:
     from gigaseg.train.splits import split
 
     config = from_options(LoopConfig, args)
+    if args.evaluate is not None:
+        from gigaseg.train.parts import evaluate_part
+
+        evaluate_part(args, config)
+        return
     method = METHODS[args.method].make(args)
     entries = read_layout(args.layout, args.data)
     parts = split(entries, args.split, fold=args.fold, seed=config.seed)

@@ -12,6 +12,7 @@ from gigaseg.segmenters.centersam.checkpoint import open_centersam
 from gigaseg.segmenters.centersam.segmenter import CenterSam
 from gigaseg.segmenters.whole import segment_image
 from gigaseg.train.centersam.config import CenterSamTraining
+from gigaseg.train.centersam.evaluate import checkpoint_figures
 from gigaseg.train.centersam.method import CenterSamMethod
 from gigaseg.train.loop import run
 
@@ -45,6 +46,10 @@ def test_a_detector_learns_to_find_what_its_frozen_sam_outlines(sam, discs_apart
     assert card["threshold"] == pytest.approx(progress.figures["threshold"])
     assert card["classes"] == ["nucleus"]
     assert card["base"]["name"].endswith("best.safetensors")
+
+    rows = checkpoint_figures(path, val, "cpu", "fp32")  # what --evaluate val measures is what validation saw
+    for name in ("pixel_dice", "f1_50", "aji", "pq", "native_f1_50", "native_pq"):
+        assert np.mean([row[name] for row in rows]) == pytest.approx(progress.figures[name], abs=0.02)
 
     loaded = open_centersam(path)
     assert all(torch.equal(tensor, known[name].float()) for name, tensor in loaded.backend.model.state_dict().items())

@@ -1,5 +1,8 @@
 """The published protocols as commands, each on a small copy of its data set, with narrow nets."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +16,10 @@ PAPER = [
     *("--letterbox", "--crop=64", "--margin=1", "--box-losses=paper", "--rate=1.25e-4", "--warmup=0", "--decay=0"),
     *("--beta2=0.999", "--clip=0", "--ema=0", "--balance=0", "--drops", "0.643", "0.857"),
 ]
+FIGURES = {
+    *("pixel_dice", "pixel_iou", "f1_50", "aji", "pq", "seg"),
+    *("dsc_reference", "seg_reference", "aji_centersam_reference"),
+}
 NARROW = ["--detector=hourglass", "--dims", "8", "8", "--counts", "1", "1"]
 SHORT = [
     *("--steps=3", "--batch=2", "--device=cpu", "--threads=1", "--workers=0", "--log-every=1", "--validate-every=3"),
@@ -79,6 +86,39 @@ def test_a_published_protocol_is_one_command(sam, tmp_path, data):
     assert loaded.detector.config.dims == (8, 8)
     assert loaded.threshold == card["threshold"]
 
+    # the same line measures a part, and leaves the weights as they are
+    before, part = (out / "best.safetensors").read_bytes(), "test" if images["test"] else "val"
+    assert main([*words, *PAPER, *NARROW, *SHORT, "--evaluate", part]) == 0
+    assert (out / "best.safetensors").read_bytes() == before
+    report = json.loads((out / f"{part}.json").read_text())
+    assert len(report["per_image"]) == images[part]
+    assert report["settings"]["threshold"] == card["threshold"]
+    assert report["figures"].keys() >= FIGURES
+    for name, figure in report["figures"].items():
+        assert 0 <= figure["value"] <= 1, name
+        if images[part] > 1:
+            assert figure["low"] <= figure["value"] <= figure["high"], name
+    with (out / f"{part}.tsv").open() as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert list(rows[0]) == ["image", "group", *report["figures"]]
+    assert [row["image"] for row in rows] == [row["image"] for row in report["per_image"]]
+    for name in ("pq", "aji"):
+        defined = [float(row[name]) for row in rows if row[name]]
+        assert report["figures"][name]["images"] == len(defined)
+        assert report["figures"][name]["value"] == pytest.approx(np.mean(defined))
+
+
+def test_a_folder_of_test_images_is_measured_as_a_whole(sam, folder, tmp_path, capsys):
+    """MoNuSeg's official parts are two folders."""
+    words, _ = monuseg(tmp_path / "test")
+    out = tmp_path / "run"
+    shared = ["train", "centersam", "--sam", str(sam), "--out", str(out), "--crop=64", "--width=8", *SHORT]
+    assert main([*shared, "--data", str(folder), "--validate-every=9"]) == 0
+    assert main([*shared, "--data", str(tmp_path / "test"), words[0], "--evaluate", "all"]) == 0
+    assert len(json.loads((out / "all.json").read_text())["per_image"]) == 18
+    assert main([*shared, "--data", str(tmp_path / "test"), *words, "--evaluate", "test"]) == 2
+    assert "leaves no image for test; found: 9 train, 9 val, 0 test" in capsys.readouterr().err
+
 
 def test_a_light_detector_is_trained_by_a_line_and_resumed_by_the_same(sam, folder, tmp_path):
     out = tmp_path / "run"
@@ -102,6 +142,10 @@ def test_a_light_detector_is_trained_by_a_line_and_resumed_by_the_same(sam, fold
         (["--sam=nowhere.safetensors"], "nowhere.safetensors"),
         (["--drops", "1.5"], "--drops is [1.5], accepted: a list of"),
         (["--counts", "1", "1"], "counts is [1, 1], accepted: 6 integers, as many as dims"),
+        (["--classes", "cell", "cell"], "classes is ['cell', 'cell'], accepted: different texts, at least one"),
+        (["--classes", "cell", "dead"], "s0.webp: its data set states no classes, accepted: cell, dead"),
+        (["--evaluate=test"], "best.safetensors: no such file; train first, by the same line without --evaluate"),
+        (["--evaluate=tst"], "unknown part 'tst'; accepted: train, val, test, all (did you mean 'test'?)"),
         (["--width=9"], "width is 9, accepted: a multiple of 2"),
     ],
 )

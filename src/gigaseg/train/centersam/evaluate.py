@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gigaseg.metrics.score import score_labels
+from gigaseg.metrics.overlap import Overlap
+from gigaseg.metrics.reference import aji_centersam_reference, dsc_reference, seg_reference
+from gigaseg.metrics.score import score_labels, score_overlap
 from gigaseg.segmenters.base import Segmenter, TileBatch, TileInstances
+from gigaseg.segmenters.centersam.checkpoint import open_centersam
+from gigaseg.segmenters.centersam.segmenter import CenterSam
 from gigaseg.segmenters.whole import segment_image
+from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.data import Sample
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(11))
@@ -58,8 +65,7 @@ def segmentation_figures(
         seen = Seen(segmenter)
         for j, threshold in enumerate(thresholds):
             seen.threshold = threshold
-            scale = _scale(sample, diameter, side)
-            labels = segment_image(seen, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
+            labels = _look(seen, sample, diameter, side, tile=tile, overlap=overlap, device=device)
             table[j, i] = _figures(sample.labels, labels)
     quality = [_mean(rows[:, FIGURES.index("pq")]) for rows in table]
     picked = int(np.argmax(quality))
@@ -105,6 +111,63 @@ def _above(found: TileInstances, threshold: float) -> TileInstances:
     return replace(
         found, boxes=found.boxes[kept], masks=masks, scores=found.scores[kept], class_prob=found.class_prob[kept]
     )
+
+
+def checkpoint_figures(
+    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
+) -> list[dict[str, float]]:
+    """Figures of each sample at the threshold of the checkpoint's card, seen as the training's validation sees it.
+
+    Returns
+    -------
+    `FIGURES`, seg, and the paper's own variants (`gigaseg.metrics.reference`); ``native_…``, the same at the image's
+    own resolution, where validation has them too. NaN where a figure is undefined.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is missing or damaged, or its base is.
+    """
+    loaded = open_centersam(checkpoint, device, precision=precision)
+    known = loaded.card.get("training", {})
+    training = CenterSamTraining(**{name: known[name] for name in _SEEING if name in known})
+    segmenter = CenterSam.of(loaded, {"clahe": training.clahe, "window": training.window})
+    seeing = seeing_of(training, segmenter.card.object_diameter)
+    rows = []
+    for sample in samples:
+        row = _all_figures("", sample.labels, _look(segmenter, sample, **seeing, device=device))
+        if training.native and not training.letterbox:
+            native = {**seeing, "diameter": None}
+            row |= _all_figures("native_", sample.labels, _look(segmenter, sample, **native, device=device))
+        rows.append(row)
+    return rows
+
+
+_SEEING = ("letterbox", "crop", "clahe", "window", "native")
+"""What of the training decides how whole images are seen."""
+
+
+def seeing_of(training: CenterSamTraining, nominal: float | None) -> dict[str, Any]:
+    """How `segmentation_figures` sees whole images: scaled to the `nominal` object diameter, or letterboxed."""
+    if training.letterbox:
+        return {"diameter": None, "side": training.crop, "tile": training.crop, "overlap": 0}
+    return {"diameter": nominal, "side": None, "tile": 512, "overlap": 64}
+
+
+def _look(
+    segmenter: Segmenter, sample: Sample, diameter: float | None, side: int | None, **settings: Any
+) -> np.ndarray:
+    return segment_image(segmenter, sample.image, scale=_scale(sample, diameter, side), **settings)
+
+
+def _all_figures(prefix: str, truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    overlap = Overlap.from_labels(truth, found)
+    scores = score_overlap(overlap, (0.5,))
+    row = {name: scores[name] for name in (*FIGURES, "seg")}
+    row["dsc_reference"] = dsc_reference(overlap)
+    row["seg_reference"] = seg_reference(overlap)
+    row["aji_centersam_reference"] = aji_centersam_reference(overlap)
+    return {prefix + name: value for name, value in row.items()}
 
 
 def _scale(sample: Sample, diameter: float | None, side: int | None) -> float:

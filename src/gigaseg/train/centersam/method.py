@@ -197,7 +197,7 @@ class CenterSamMethod:
         """
         from gigaseg.segmenters.centersam.checkpoint import Loaded
         from gigaseg.segmenters.centersam.segmenter import CenterSam
-        from gigaseg.train.centersam.evaluate import THRESHOLDS, segmentation_figures
+        from gigaseg.train.centersam.evaluate import THRESHOLDS, seeing_of, segmentation_figures
 
         t = self.training
         device = next(model.parameters()).device
@@ -208,12 +208,9 @@ class CenterSamMethod:
         return segmentation_figures(
             segmenter,
             _spread(samples, t.validated),
-            diameter=None if t.letterbox else segmenter.card.object_diameter,
             native=t.native and not t.letterbox,
-            side=t.crop if t.letterbox else None,
-            tile=t.crop if t.letterbox else 512,
-            overlap=0 if t.letterbox else 64,
             device=str(device),
+            **seeing_of(t, segmenter.card.object_diameter),
         )
 
     def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
