@@ -106,7 +106,8 @@ import sys
 forbidden = {"pyarrow", "pandas", "geopandas", "shapely", "zarr", "rasterio", "tiffslide", "openslide", "tifffile",
              "dask", "snakemake", "yaml", "cv2", "pyproj", "pyogrio", "psutil", "imagecodecs", "numcodecs"}
 import gigaseg.train.loop, gigaseg.train.sam, gigaseg.train.train, gigaseg.train.evaluate, gigaseg.train.card
-import gigaseg.train.centersam.method, gigaseg.train.centersam.evaluate, gigaseg.segmenters.centersam.segmenter
+import gigaseg.train.parts, gigaseg.train.centersam.method, gigaseg.train.centersam.evaluate
+import gigaseg.segmenters.centersam.segmenter
 import kornia.enhance, kornia.filters, skimage.draw, gigaseg.train.splits
 print(sorted(forbidden & set(sys.modules)))
 """
