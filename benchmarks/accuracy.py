@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="data sets (default: all)")
     found.add_argument("--sam", help="checkpoint, name or file, of the rows with SAM alone (default: small-v1)")
-    found.add_argument("--centersam", help="checkpoint of centersam (default: centersam-v1)")
+    found.add_argument("--centersam", help="checkpoint of centersam (default: centersam-v2)")
     found.add_argument("--centersam-monuseg", help="the same, trained on 24 images of monuseg (docs/centersam.md)")
     found.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     found.add_argument("--workflow", action="store_true", help="also run monuseg through Snakemake")

@@ -99,7 +99,7 @@ METHODS = {
             "centersam + small",
             "centersam",
             weights="centersam",
-            checkpoint="centersam-v1",
+            checkpoint="centersam-v2",
             # of its tables; its DSC on nuclei is taken for the pixels' Dice (docs/accuracy.md)
             paper={
                 DSB2018: {"pixel_dice": 0.9220, "pixel_iou": 0.8660},

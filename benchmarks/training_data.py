@@ -1,4 +1,4 @@
-"""The images that the shipped `centersam-v1` was trained on: dsb2018 and a few generated sections of tissue.
+"""The images that the shipped `centersam-v2` was trained on: dsb2018 and a few generated sections of tissue.
 
 `python benchmarks/training_data.py --data dsb2018 --out training/data` writes a folder of the plain layout: every image
 of dsb2018 as a link, and generated ones, which train only, with the modality "generated".

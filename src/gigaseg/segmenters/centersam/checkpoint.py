@@ -17,7 +17,7 @@ from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.model import from_state
 from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, build_detector
 
-DEFAULT_CHECKPOINT = "centersam-v1"
+DEFAULT_CHECKPOINT = "centersam-v2"
 """Name of the checkpoint that ships with the package."""
 
 PREFIX = "detector."
