@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gigaseg.segmenters.centersam.detector import Maps
-from gigaseg.train.centersam.losses import detector_losses, focal_heatmap, offset_loss, size_loss
+from gigaseg.train.centersam.losses import detector_losses, focal_heatmap, foreground_loss, offset_loss, size_loss
 from gigaseg.train.centersam.targets import Targets
 
 
@@ -97,3 +97,10 @@ def test_a_batch_without_objects_has_finite_losses_and_gradients():
     losses["loss"].backward()
     assert losses["size"] == losses["offset"] == 0
     assert torch.isfinite(maps.heat.grad).all()
+
+
+def test_the_foregrounds_cross_entropy_takes_the_share_of_each_place():
+    labels = torch.tensor([[[0, 3, 5, 5], [0, 3, 5, 5]]])  # shares 1/2 and 1
+    logits = torch.tensor([[[0.0, 2.0]]])
+    expected = (0.6931472 + 0.1269280) / 2
+    assert float(foreground_loss(logits, labels)) == pytest.approx(expected, abs=1e-6)

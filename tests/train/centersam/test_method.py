@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gigaseg.errors import CheckpointError, ConfigError
-from gigaseg.sam.checkpoints import read_state, write_state
+from gigaseg.sam.checkpoints import read_checkpoint, read_state, write_state
 from gigaseg.segmenters.centersam.checkpoint import open_centersam
 from gigaseg.segmenters.centersam.segmenter import CenterSam
 from gigaseg.segmenters.whole import segment_image
@@ -184,3 +184,37 @@ def test_windows_are_those_that_sam_was_trained_with_unless_others_are_wanted(sa
     for name, wanted, window in (("windowed", -1, 7), ("windowed", 0, 0), ("plain", -1, 0), ("plain", 5, 5)):
         method = CenterSamMethod(CenterSamTraining(window=wanted, crop=64), str(tmp_path / f"{name}.safetensors"))
         assert method.card()["training"]["window"] == window, "what the segmenter will use"
+
+
+def test_training_goes_on_from_weights_and_their_card_is_kept(sam, discs_apart, training, loop, tmp_path):
+    train, val = discs_apart
+    first = CenterSamMethod(replace(training, finetune="decoder", native=False), str(sam))
+    run(first, replace(loop, steps=2), train, val[:1], tmp_path, about={"data": "discs", "split": "own"})
+    path = tmp_path / "best.safetensors"
+    state = read_checkpoint(path)[1]
+
+    same = CenterSamMethod(replace(training, start=str(path)), str(sam))
+    built = same.build().state_dict()
+    assert all(torch.equal(built[name].float(), value.float()) for name, value in state.items())
+    (before,) = same.card()["before"]
+    assert (before["data"], before["split"], before["step"]) == ("discs", "own", 2)
+
+    wider = CenterSamMethod(replace(training, start=str(path), width=32), str(sam))
+    built = wider.build().state_dict()
+    sams = [name for name in state if not name.startswith("detector.")]
+    assert all(torch.equal(built[name].float(), state[name].float()) for name in sams)
+    assert built["detector.image.0.0.weight"].shape[0] == 32
+
+    with pytest.raises(CheckpointError, match=r"holds no changes of this method over .*; accepted: one that does"):
+        CenterSamMethod(replace(training, start=str(sam)), str(sam))
+
+
+def test_detail_is_trained_through_the_masks_of_a_frozen_sam(sam, discs_apart, training):
+    method = CenterSamMethod(replace(training, detail=8), str(sam))
+    model = method.build().train()
+    losses = method.losses(model, batch_of(method, discs_apart[0][:3]), np.random.default_rng(0))
+    (gradient,) = torch.autograd.grad(losses["loss"], [model.detector.detail.last.weight])
+    assert (gradient.abs().sum((1, 2, 3)) > 0).all(), "foreground and every channel of the detail"
+    assert all(not p.requires_grad for name, p in model.named_parameters() if not name.startswith("detector."))
+    assert losses["foreground"] == pytest.approx(0.6931, abs=1e-4), "fresh, it knows nothing"
+    assert losses["iou"] > 0.4
