@@ -39,7 +39,7 @@ class Decoded:
     origin : (n, 2) int64 x, y of the logits' first pixel in the low-res grid; zeros without a window.
     quality : (n, m) float32 predicted IoU.
     features : (n, C / 8, 4 h', 4 w') embedding after upscaling, when asked for.
-    tokens : (n, m, C / 8) what its product with each mask's token is taken with; None: not known.
+    tokens : (n, m, C / 8) each mask's vector, whose product with that embedding are the logits; None: not known.
     """
 
     logits: Tensor
@@ -196,8 +196,8 @@ def _nothing(run: _Run, channels: int, device: torch.device) -> Decoded:
     m = len(run.masks)
     features = torch.zeros(0, channels // 8, *run.size, dtype=run.dtype, device=device) if run.features else None
     none = torch.zeros(0, 2, dtype=torch.int64, device=device)
-    tokens = torch.zeros(0, m, channels // 8, device=device)
-    return Decoded(torch.zeros(0, m, *run.size, device=device), none, tokens.sum(2), features, tokens)
+    quality, tokens = torch.zeros(0, m, device=device), torch.zeros(0, m, channels // 8, device=device)
+    return Decoded(torch.zeros(0, m, *run.size, device=device), none, quality, features, tokens)
 
 
 def _join(found: list[Decoded], order: list[Tensor]) -> Decoded:

@@ -2,7 +2,7 @@
 
 An embedding has one vector a patch, and the upscaling of the mask decoder sees nothing else, so outlines are smoother
 than the image is. Features of a network that sees finer are added to the upscaled embedding, before the product with a
-prompt's mask token: SAM 2 does so with the levels of its encoder (Ravi et al. 2024, arXiv 2408.00714, section 4).
+mask's vector: SAM 2 does so with the levels of its encoder (Ravi et al. 2024, arXiv 2408.00714, section 4).
 """
 
 from __future__ import annotations
