@@ -92,11 +92,13 @@ def test_only_models_import_torch():
 @pytest.mark.parametrize("code", ["import gigaseg", "from gigaseg.cli import make_parser; make_parser().format_help()"])
 def test_a_light_start_loads_nothing_heavy_and_is_quick(code):
     check = f"{code}\nimport sys\nprint(sorted({{'torch', 'shapely', 'numpy', 'pyarrow', 'zarr'}} & set(sys.modules)))"
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - begin
-    assert done.stdout.strip() == "[]"
-    assert seconds < 0.5
+    seconds = []
+    for _ in range(3):  # the quickest counts, so that other work on the machine does not
+        begin = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - begin)
+        assert done.stdout.strip() == "[]"
+    assert min(seconds) < 0.5
 
 
 def test_planning_a_cohort_loads_no_torch():

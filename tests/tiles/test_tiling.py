@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gigaseg.config import Preset, TilesConfig
@@ -28,6 +28,7 @@ def tilings(draw):
     )
 
 
+@settings(deadline=None)
 @given(tilings())
 def test_tiles_cover_the_slide_and_neighbours_share_exactly_the_overlap(tiling):
     seen = np.zeros((tiling.height, tiling.width), int)
@@ -45,6 +46,7 @@ def test_tiles_cover_the_slide_and_neighbours_share_exactly_the_overlap(tiling):
         assert tiling.bounds(0, tiling.cols - 2).xmax < tiling.width, "the last column is needed"
 
 
+@settings(deadline=None)
 @given(tilings())
 def test_cores_partition_the_slide(tiling):
     area = 0.0
