@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gigaseg.devices import choose_device
 from gigaseg.errors import DeviceError, SegmenterError, one_line, unknown
+from gigaseg.sam.adapters import Adapter
 from gigaseg.sam.config import SamConfig
 from gigaseg.sam.decoder import Decoded, decode
 from gigaseg.sam.detail import with_detail
@@ -145,11 +146,14 @@ class Backend:
             )
         return int(height), int(width)
 
-    def encode(self, images: Tensor, *, hidden: bool = False) -> Encoded:
-        """Encode tiles (b, 3, height, width) RGB, uint8 or float 0..255, resized to the input (`resized`)."""
+    def encode(self, images: Tensor, *, hidden: bool = False, adapter: Adapter | None = None) -> Encoded:
+        """Encode tiles (b, 3, height, width) RGB, uint8 or float 0..255, resized to the input (`resized`).
+
+        An `adapter` is for models in training; others have theirs merged (`gigaseg.sam.adapters.Lora.merge`).
+        """
         with self.running():
-            pixels = self.resized(images)
-            return self.encoder(cast(Any, self.model).image_encoder, normalise(pixels, self.config), hidden=hidden)
+            pixels = normalise(self.resized(images), self.config)
+            return self.encoder(cast(Any, self.model).image_encoder, pixels, hidden=hidden, adapter=adapter)
 
     def resized(self, images: Tensor) -> Tensor:
         """Tiles as `encode` takes them at the size of the input, with anti-aliasing: float32 0..255, on the device."""
@@ -308,9 +312,9 @@ def _compiled() -> Callable[..., Encoded]:
 
     quick = torch.compile(encode)
 
-    def run(encoder: nn.Module, images: Tensor, *, hidden: bool = False) -> Encoded:
+    def run(encoder: nn.Module, images: Tensor, *, hidden: bool = False, adapter: Adapter | None = None) -> Encoded:
         try:
-            return quick(encoder, images, hidden=hidden)
+            return quick(encoder, images, hidden=hidden, adapter=adapter)
         except BackendCompilerFailed as error:
             reason = one_line(str(error).split("Set TORCH", 1)[0])[:200]
             raise DeviceError(f"the encoder cannot be compiled here ({reason}); set compile to false") from error

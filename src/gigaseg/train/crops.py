@@ -62,6 +62,22 @@ def affine(scale: float, angle: float, flip: bool, centre: tuple[float, float], 
     return np.column_stack([turn, np.asarray(centre) - turn @ np.full(2, size / 2)])
 
 
+def whole_affine(shape: tuple[int, int], side: int) -> np.ndarray:
+    """The map of CenterNet's letterbox, from px of a square to image px: the image fills it and lies in its middle.
+
+    Parameters
+    ----------
+    shape : height and width of the image, px.
+    side : of the square, px (or cells of the detector's grid on it).
+
+    Returns
+    -------
+    (2, 3), without rotation: pixel corners are at integers in both frames.
+    """
+    height, width = shape
+    return affine(side / max(shape), 0.0, False, (width / 2, height / 2), side)
+
+
 def sample_affine(image: np.ndarray, matrix: np.ndarray, size: int, *, fill: np.ndarray, nearest: bool) -> Tensor:
     """Resample an image through `matrix`.
 

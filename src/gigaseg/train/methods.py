@@ -13,6 +13,7 @@ from gigaseg.options import add_options, from_options
 from gigaseg.sam.config import CONFIGS
 from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
+from gigaseg.train.sac.config import SacTraining
 
 if TYPE_CHECKING:
     from gigaseg.train.data import Sample
@@ -99,10 +100,35 @@ def _centersam_figures(
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
+_SAC_OWN = tuple(name for name in SacTraining.__dataclass_fields__ if name != "colour")
+
+
+def _sac_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
+    add_options(parser, SacTraining, _SAC_OWN)
+    add_options(parser.add_argument_group("colours"), ColourConfig)
+
+
+def _sac(args: Namespace) -> Method:
+    from gigaseg.train.sac.method import SacMethod
+
+    training = replace(from_options(SacTraining, args), colour=from_options(ColourConfig, args))
+    if training.smallest > training.largest:
+        raise ConfigError(f"--smallest is {training.smallest:g}, accepted: at most --largest ({training.largest:g})")
+    return SacMethod(training, args.sam)
+
+
+def _sac_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> list[dict[str, float]]:
+    from gigaseg.train.sac.evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 METHODS: dict[str, Trainable] = {
     "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam, _sam_figures),
     "centersam": Trainable(
         "CenterSAM: a detector whose boxes prompt SAM", _centersam_arguments, _centersam, _centersam_figures
     ),
+    "sac": Trainable("SAC: LoRA, a U-Net that prompts, one mask of all objects", _sac_arguments, _sac, _sac_figures),
 }
 """By name; a method's own module adds its entry here."""

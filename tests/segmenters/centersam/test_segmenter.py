@@ -286,7 +286,7 @@ def test_the_wrong_checkpoint_is_told_in_one_line(base, checkpoint):
 
 
 def test_what_does_not_stand_out_from_the_glass_is_left_out():
-    from gigaseg.segmenters.centersam.contrast import contrast
+    from gigaseg.segmenters.contrast import contrast
 
     image = torch.full((2, 3, 40, 40), 200, dtype=torch.uint8)
     image[0, :, 10:20, 12:20] = 190

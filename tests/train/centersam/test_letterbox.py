@@ -13,11 +13,12 @@ from gigaseg.segmenters.base import TileInstances
 from gigaseg.segmenters.card import read_card
 from gigaseg.segmenters.centersam.detector import Detector
 from gigaseg.train.centersam.config import CenterSamTraining
-from gigaseg.train.centersam.crops import letterbox_affine, whole_affine
-from gigaseg.train.centersam.evaluate import letterboxed, segmentation_figures
+from gigaseg.train.centersam.crops import letterbox_affine
+from gigaseg.train.centersam.evaluate import segmentation_figures
 from gigaseg.train.centersam.method import CenterSamMethod
-from gigaseg.train.crops import crop
+from gigaseg.train.crops import crop, whole_affine
 from gigaseg.train.data import Sample
+from gigaseg.train.whole import letterboxed
 
 SQUARES = [(10, 10, 30, 20), (150, 60, 190, 100), (40, 50, 100, 80)]
 

@@ -19,9 +19,9 @@ from gigaseg.sam.suppression import mask_nms
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card, card_from
 from gigaseg.segmenters.centersam.checkpoint import Loaded, open_centersam
-from gigaseg.segmenters.centersam.contrast import contrast
 from gigaseg.segmenters.centersam.detector import Maps
 from gigaseg.segmenters.centersam.peaks import Peaks, decode
+from gigaseg.segmenters.contrast import contrast
 
 
 class CenterSam:

@@ -29,22 +29,6 @@ def only_visible(crop: Crop, sample: Sample, matrix: np.ndarray, least: float) -
     return crop[torch.from_numpy(kept)]
 
 
-def whole_affine(shape: tuple[int, int], side: int) -> np.ndarray:
-    """The map of CenterNet's letterbox, from px of a square to image px: the image fills it and lies in its middle.
-
-    Parameters
-    ----------
-    shape : height and width of the image, px.
-    side : of the square, px (or cells of the detector's grid on it).
-
-    Returns
-    -------
-    (2, 3), without rotation: pixel corners are at integers in both frames.
-    """
-    height, width = shape
-    return affine(side / max(shape), 0.0, False, (width / 2, height / 2), side)
-
-
 def letterbox_affine(sample: Sample, size: int, rng: np.random.Generator) -> np.ndarray:
     """The map of CenterNet's sampler, from crop px to image px, with the rotations that the paper adds.
 

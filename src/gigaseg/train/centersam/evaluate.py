@@ -9,28 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gigaseg.metrics.overlap import Overlap
 from gigaseg.metrics.reference import aji_centersam_reference, dsc_reference, seg_reference
-from gigaseg.metrics.score import score_labels, score_overlap
+from gigaseg.metrics.score import score_overlap
 from gigaseg.segmenters.base import Segmenter, TileBatch, TileInstances
 from gigaseg.segmenters.centersam.checkpoint import open_centersam
 from gigaseg.segmenters.centersam.segmenter import CenterSam
-from gigaseg.segmenters.whole import segment_image
 from gigaseg.train.centersam.config import CenterSamTraining
-from gigaseg.train.centersam.crops import whole_affine
-from gigaseg.train.crops import sample_affine
 from gigaseg.train.data import Sample
+from gigaseg.train.whole import FIGURES, image_figures, look, mean_figure, summary
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(11))
 """Scores that are tried as thresholds: 0.1 is what an untrained heat map says everywhere."""
-
-FIGURES = ("pixel_dice", "pixel_iou", "f1_50", "aji", "pq")
-"""Figures of an image, by their names in `gigaseg.metrics.score.score_labels`; f1_50 is the paper's DSC."""
-
-SCALES = (0.125, 4.0)
-"""Least and greatest factor by which an image is resized."""
 
 
 def segmentation_figures(
@@ -55,7 +46,7 @@ def segmentation_figures(
     native : give the figures at the images' own resolution as well, at the same threshold.
     thresholds : the one with the best mean of all `FIGURES` is picked, the first among equals: by panoptic quality
         alone those that leave faint objects out are as good as others, and the foreground suffers.
-    side : px of a black square that each image fills instead, one tile of the segmenter (`letterboxed`).
+    side : px of a black square that each image fills instead, one tile (`gigaseg.train.whole.letterboxed`).
     tile, overlap, device : of `segment_image`.
 
     Returns
@@ -69,43 +60,20 @@ def segmentation_figures(
         seen = Seen(segmenter)
         for j, threshold in enumerate(thresholds):
             seen.threshold = threshold
-            labels = _look(seen, sample, diameter, side, tile=tile, overlap=overlap, device=device)
-            table[j, i] = _figures(sample.labels, labels)
-    picked = int(np.argmax([np.mean([_mean(column) for column in rows.T]) for rows in table]))
+            labels = look(seen, sample, diameter, side, tile=tile, overlap=overlap, device=device)
+            table[j, i] = image_figures(sample.labels, labels)
+    picked = int(np.argmax([np.mean([mean_figure(column) for column in rows.T]) for rows in table]))
     if native:
         for i, sample in enumerate(samples):
             seen = Seen(segmenter)
             seen.threshold = thresholds[picked]
-            labels = _look(seen, sample, tile=tile, overlap=overlap, device=device)
-            own[i] = _figures(sample.labels, labels)
+            labels = look(seen, sample, tile=tile, overlap=overlap, device=device)
+            own[i] = image_figures(sample.labels, labels)
     groups = np.array([sample.group for sample in samples])
-    found = {"threshold": float(thresholds[picked]), **_summary("", table[picked], groups)}
+    found = {"threshold": float(thresholds[picked]), **summary("", table[picked], groups)}
     if native:
-        found |= _summary("native_", own, groups)
+        found |= summary("native_", own, groups)
     return {**found, "images": float(len(samples)), "score": found["pq"]}
-
-
-def letterboxed(segmenter: Segmenter, image: np.ndarray, side: int, device: str = "cpu") -> np.ndarray:
-    """Segment an image as CenterNet's published protocols see it: in the middle of a black square that it fills.
-
-    Parameters
-    ----------
-    image : (y, x, 3) uint8 RGB.
-    side : of the square, px; it is one tile.
-
-    Returns
-    -------
-    (y, x) int32, 0 background, instances by numbers that need not be consecutive.
-    """
-    height, width = image.shape[:2]
-    matrix = whole_affine((height, width), side)
-    square = sample_affine(image, matrix, side, fill=np.zeros(3), nearest=False)
-    pixels = square.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-    labels = segment_image(segmenter, pixels, tile=side, overlap=0, step=None, device=device)
-    cols, rows = (
-        ((np.arange(n) + 0.5 - matrix[k, 2]) / matrix[k, k]).astype(int) for k, n in enumerate((width, height))
-    )
-    return labels[np.ix_(rows, cols)]
 
 
 class Seen:
@@ -161,9 +129,9 @@ def checkpoint_figures(
     seeing = seeing_of(training, segmenter.card.object_diameter)
     rows = []
     for sample in samples:
-        row = _all_figures("", sample.labels, _look(segmenter, sample, **seeing, device=device))
+        row = _all_figures("", sample.labels, look(segmenter, sample, **seeing, device=device))
         if training.native and not training.letterbox:
-            row |= _all_figures("native_", sample.labels, _look(segmenter, sample, device=device))
+            row |= _all_figures("native_", sample.labels, look(segmenter, sample, device=device))
         rows.append(row)
     return rows
 
@@ -185,22 +153,6 @@ def options_of(training: CenterSamTraining) -> dict[str, Any]:
     return {"clahe": training.clahe, "window": training.window, "detector_size": detector_size}
 
 
-def _look(
-    segmenter: Segmenter,
-    sample: Sample,
-    diameter: float | None = None,
-    side: int | None = None,
-    *,
-    tile: int = 512,
-    overlap: int = 64,
-    device: str = "cpu",
-) -> np.ndarray:
-    if side is not None:
-        return letterboxed(segmenter, sample.image, side, device)
-    scale = _scale(sample, diameter)
-    return segment_image(segmenter, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
-
-
 def _all_figures(prefix: str, truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
     overlap = Overlap.from_labels(truth, found)
     scores = score_overlap(overlap, (0.5,))
@@ -209,26 +161,3 @@ def _all_figures(prefix: str, truth: np.ndarray, found: np.ndarray) -> dict[str,
     row["seg_reference"] = seg_reference(overlap)
     row["aji_centersam_reference"] = aji_centersam_reference(overlap)
     return {prefix + name: value for name, value in row.items()}
-
-
-def _scale(sample: Sample, diameter: float | None) -> float:
-    if diameter is None or not sample.diameter > 0:
-        return 1.0
-    return float(np.clip(diameter / sample.diameter, *SCALES))
-
-
-def _figures(truth: np.ndarray, found: np.ndarray) -> list[float]:
-    scores = score_labels(truth, found, (0.5,))
-    return [scores[name] for name in FIGURES]
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else 0.0
-
-
-def _summary(prefix: str, rows: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    found = {prefix + name: _mean(rows[:, k]) for k, name in enumerate(FIGURES)}
-    for group in sorted(set(groups.tolist()) - {""}):
-        found |= {f"{prefix}{name}/{group}": _mean(rows[groups == group, k]) for k, name in enumerate(FIGURES)}
-    return found

@@ -30,6 +30,7 @@ from gigaseg.train.config import PromptConfig, SamTraining
 from gigaseg.train.crops import Crop, crop, random_affine
 from gigaseg.train.data import Sample
 from gigaseg.train.sam import SamMethod, decays
+from gigaseg.train.whole import spread
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ class CenterSamMethod:
         segmenter = CenterSam.of(loaded, {**options_of(t), "threshold": min(THRESHOLDS)})
         return segmentation_figures(
             segmenter,
-            _spread(samples, t.validated),
+            spread(samples, t.validated),
             native=t.native and not t.letterbox,
             device=str(device),
             **seeing_of(t, segmenter.card.object_diameter),
@@ -252,10 +253,3 @@ class CenterSamMethod:
     @cached_property
     def _sha256(self) -> str:
         return sha256_file(checkpoint_path(self.base))
-
-
-def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
-    """At most `most` samples (0: all), evenly spread."""
-    if not 0 < most < len(samples):
-        return samples
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]

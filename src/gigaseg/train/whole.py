@@ -1,0 +1,111 @@
+"""Whole images through a segmenter while it trains: how they are seen, and the figures of what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gigaseg.metrics.score import score_labels
+from gigaseg.segmenters.base import Segmenter
+from gigaseg.segmenters.whole import segment_image
+from gigaseg.train.crops import sample_affine, whole_affine
+from gigaseg.train.data import Sample
+
+FIGURES = ("pixel_dice", "pixel_iou", "f1_50", "aji", "pq")
+"""Figures of an image, by their names in `gigaseg.metrics.score.score_labels`; f1_50 is the paper's DSC."""
+
+SCALES = (0.125, 4.0)
+"""Least and greatest factor by which an image is resized."""
+
+
+def letterboxed(segmenter: Segmenter, image: np.ndarray, side: int, device: str = "cpu") -> np.ndarray:
+    """Segment an image as CenterNet's published protocols see it: in the middle of a black square that it fills.
+
+    Parameters
+    ----------
+    image : (y, x, 3) uint8 RGB.
+    side : of the square, px; it is one tile.
+
+    Returns
+    -------
+    (y, x) int32, 0 background, instances by numbers that need not be consecutive.
+    """
+    height, width = image.shape[:2]
+    matrix = whole_affine((height, width), side)
+    square = sample_affine(image, matrix, side, fill=np.zeros(3), nearest=False)
+    pixels = square.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    labels = segment_image(segmenter, pixels, tile=side, overlap=0, step=None, device=device)
+    cols, rows = (
+        ((np.arange(n) + 0.5 - matrix[k, 2]) / matrix[k, k]).astype(int) for k, n in enumerate((width, height))
+    )
+    return labels[np.ix_(rows, cols)]
+
+
+def look(
+    segmenter: Segmenter,
+    sample: Sample,
+    diameter: float | None = None,
+    side: int | None = None,
+    *,
+    tile: int = 512,
+    overlap: int = 64,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Segment the whole image of a sample.
+
+    Parameters
+    ----------
+    diameter : px to which its median object diameter is scaled, as the truth has it; None: no scaling.
+    side : px of a black square that it fills instead (`letterboxed`).
+    tile, overlap, device : of `segment_image`.
+
+    Returns
+    -------
+    (y, x) int32, 0 background, else the instances.
+    """
+    if side is not None:
+        return letterboxed(segmenter, sample.image, side, device)
+    scale = _scale(sample, diameter)
+    return segment_image(segmenter, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
+
+
+def _scale(sample: Sample, diameter: float | None) -> float:
+    if diameter is None or not sample.diameter > 0:
+        return 1.0
+    return float(np.clip(diameter / sample.diameter, *SCALES))
+
+
+def image_figures(truth: np.ndarray, found: np.ndarray) -> list[float]:
+    """`FIGURES` of one label image against another."""
+    scores = score_labels(truth, found, (0.5,))
+    return [scores[name] for name in FIGURES]
+
+
+def mean_figure(values: np.ndarray) -> float:
+    """Mean of the values that are defined; 0 without any."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else 0.0
+
+
+def summary(prefix: str, rows: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """Means over images by their names, and ``FIGURE/GROUP`` for each group that has a name.
+
+    Parameters
+    ----------
+    prefix : of all names.
+    rows : (images, `FIGURES`), NaN where one is undefined.
+    groups : (images,) names.
+    """
+    found = {prefix + name: mean_figure(rows[:, k]) for k, name in enumerate(FIGURES)}
+    for group in sorted(set(groups.tolist()) - {""}):
+        found |= {f"{prefix}{name}/{group}": mean_figure(rows[groups == group, k]) for k, name in enumerate(FIGURES)}
+    return found
+
+
+def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most `most` samples (0: all), evenly spread."""
+    if not 0 < most < len(samples):
+        return samples
+    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]
