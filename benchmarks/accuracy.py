@@ -37,8 +37,15 @@ from gigaseg.sam.downloads import checkpoint_path
 
 HERE = Path(__file__).parent
 FORMAT = "gigaseg/accuracy/2"
-FIGURES = {"pixel_dice": "pixel Dice", "pixel_iou": "pixel IoU", "f1_50": "F1 at 0.5", "aji": "AJI", "pq": "PQ"}
-"""What is shown of `gigaseg evaluate`: means over the images."""
+FIGURES = {
+    "pixel_dice": "pixel Dice",
+    "pixel_iou": "pixel IoU",
+    "pixel_dice_pooled": "pooled pixel F1",
+    "f1_50": "F1 at 0.5",
+    "aji": "AJI",
+    "pq": "PQ",
+}
+"""What is shown of `gigaseg evaluate`: means over the images, but for the pooled one, of all their pixels together."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -77,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--sam", help="checkpoint, name or file, of the rows with SAM alone (default: small-v1)")
     found.add_argument("--centersam", help="checkpoint of centersam (default: centersam-v2)")
     found.add_argument("--centersam-monuseg", help="the same, trained on 24 images of monuseg (docs/centersam.md)")
+    found.add_argument("--sac", help="checkpoint of sac (default: sac-v1)")
+    found.add_argument("--sac-monuseg", help="the same, trained on 24 images of monuseg (docs/sac.md)")
     found.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     found.add_argument("--workflow", action="store_true", help="also run monuseg through Snakemake")
     found.add_argument("--cores", type=int, default=2, help="cores for Snakemake (default: 2)")
@@ -176,7 +185,7 @@ def predict(runner: Runner, pictures: list[Picture], folder: Path) -> dict[str, 
 
 def shown(report: Report) -> dict[str, Any]:
     """The figures of the page: value, low, high."""
-    figures = {name: report.figures[name] for name in FIGURES}
+    figures = {name: report.figures[name] for name in FIGURES if name in report.figures}  # of one image none is pooled
     return {
         "images": len(report.images),
         "objects": report.figures["truth_objects"].value,
@@ -214,7 +223,7 @@ def page(kept: dict[str, Any], left_out: dict[str, str], quick: bool) -> str:
         "",
         "`python benchmarks/accuracy.py --workflow`" + (", **a quick trial on some of the images**." * quick),
         "",
-        "Means over the images with 95 % bootstrap intervals; what the figures and rows are: "
+        "Means over the images with 95 % bootstrap intervals (*pooled*: of all pixels together); what the figures and rows are: "
         "[docs/accuracy.md](../../docs/accuracy.md). *paper*: as printed, from other images and weights.",
         "",
         "| method | weights | trained on | how it is run |",
@@ -256,7 +265,7 @@ def part_table(part: str, rows: dict[str, Any]) -> list[str]:
     ]
     for name, row in rows.items():
         cell = row["parts"][part]
-        figures = " | ".join(with_interval(cell["figures"][figure]) for figure in FIGURES)
+        figures = " | ".join(with_interval(cell["figures"].get(figure, [None])) for figure in FIGURES)
         lines.append(f"| {name} | {figures} | {cell['found']:,.0f} | {cell['seconds']:.3g} |")
         method = METHODS[name]
         if part in method.paper:
@@ -283,15 +292,15 @@ def workflow_table(rows: dict[str, Any]) -> list[str]:
             ("workflow", through, [f"{value:.3f}" for value in through["agreement"].values()]),
             ("memory", row["parts"][through["part"]], ["", "", ""]),
         ):
-            figures = " | ".join(with_interval(cell["figures"][figure]) for figure in FIGURES)
+            figures = " | ".join(with_interval(cell["figures"].get(figure, [None])) for figure in FIGURES)
             lines.append(f"| {name} | {path} | {figures} | {' | '.join(agreement)} |")
     return lines
 
 
 def with_interval(figure: list[float | None]) -> str:
-    value, low, high = figure
-    if value is None:
+    if figure[0] is None:
         return "–"
+    value, low, high = figure
     return f"{value:.3f}" + ("" if low is None else f" ({low:.3f}–{high:.3f})")
 
 

@@ -114,6 +114,26 @@ METHODS = {
             # not shipped: monuseg's licence does not allow it; docs/centersam.md has the command that trains it
             checkpoint="training/centersam-monuseg/best.safetensors",
         ),
+        Method(
+            "sac + small",
+            "sac",
+            weights="sac",
+            checkpoint="sac-v1",
+            # SAC without an expert's points, one pair: Tables 1 and 2; its F1 is taken for the pooled one
+            paper={
+                DSB2018: {"pixel_dice": 0.9304, "pixel_iou": 0.8732, "pixel_dice_pooled": 0.9348},
+                MONUSEG_HELD_OUT: {"pixel_dice": 0.8403, "pixel_iou": 0.7261, "pixel_dice_pooled": 0.8411},
+            },
+            paper_model="ViT-H, trained on each set, its own test images",
+        ),
+        Method("sac + small, no points", "sac", weights="sac", checkpoint="sac-v1", options={"pairs": 0}),
+        Method(
+            "sac + small, monuseg",
+            "sac",
+            weights="sac_monuseg",
+            # not shipped: monuseg's licence does not allow it; docs/sac.md has the command that trains it
+            checkpoint="training/sac-monuseg/best.safetensors",
+        ),
     )
 }
 
