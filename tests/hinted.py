@@ -22,7 +22,7 @@ HOLE = 3
 
 CARD = {
     "name": "discs", "summary": "", "tile": 128, "overlap": 32, "pixel_size": None, "unit": "px",
-    "object_diameter": None, "classes": ["cell"], "needs_gpu": False, "needs_prompts": False,
+    "object_diameter": None, "classes": ["cell"], "needs_gpu": True, "needs_prompts": False,
     "needs_annotations": False, "outlines": "pixels", "checkpoint": None, "revision": 1, "options": {},
     "takes_points": True,
 }  # fmt: skip
@@ -41,7 +41,7 @@ class Discs:
         return [self._one(image, hints) for image, hints in zip(batch.images, prompts)]
 
     def _one(self, image, hints):
-        mask = (image.float().mean(dim=0) < 60).numpy()
+        mask = (image.float().mean(dim=0) < 60).cpu().numpy()
         y, x = np.indices(mask.shape) + 0.5
         if hints is not None:
             assert hints.points.dtype == np.float32
