@@ -13,3 +13,12 @@ def data() -> Path:
     if not (folder / "slides").is_dir():
         pytest.skip(f"real images not found in {folder} (set GIGASEG_DATA)")
     return folder
+
+
+@pytest.fixture
+def discs(tmp_path_factory):
+    """The segmenter `discs`, which takes points (`hinted.Discs`), is installed."""
+    from hinted import installed  # torch, which few tests need
+
+    with installed(tmp_path_factory.mktemp("installed")):
+        yield

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tifffile
 
 from gigaseg.errors import CheckpointError, ConfigError
 from gigaseg.plan import make_plan
+from gigaseg.segmenters.card import read_card
 
 SHEET = "slide\tpath\tpreset\tpixel_size\tannotations\tgroup\n{}\ts.tif\t{}\t{}\t{}\t{}\n"
 
@@ -150,17 +152,63 @@ def test_prompts_of_the_sheet_run_a_step_of_their_own_before_segment(cohort, tmp
     content = prompted_cohort(cohort, tmp_path, options={"polygons_as": "mask"})
     slide = make_plan(content).slides["s"]
     assert slide.prompted
+    assert not slide.stored, "only tiles with prompts are read"
     assert slide.options["prompt"] == ["--polygons-as=mask", f"--prompts={tmp_path / 'p.geojson'}"]
     assert f"--prompts={tmp_path / 'p.geojson'}" in slide.options["grid"]
     assert not make_plan(cohort).slides["s"].prompted
 
 
-def test_prompts_without_a_segmenter_that_takes_them_change_nothing(cohort, tmp_path):
-    before = make_plan(cohort)
+@pytest.mark.parametrize("name", ["centersam", "watershed"])
+def test_prompts_without_a_segmenter_that_takes_them_change_nothing(cohort, tmp_path, name):
+    cohort["presets"]["nuclei"]["segmenter"] = {"name": name}
+    before = make_plan(cohort).slides["s"]
     prompted_cohort(cohort, tmp_path)
-    found = make_plan(cohort)
-    assert found.slides["s"].digests == before.slides["s"].digests
-    assert found.slides["s"].options == before.slides["s"].options
+    found = make_plan(cohort).slides["s"]
+    assert found.digests == before.digests
+    assert found.options == before.options
+    assert (found.prompted, found.stored) == (False, True)
+
+
+def test_points_are_optional_for_a_segmenter_that_takes_them(cohort, tmp_path, discs):
+    cohort["presets"]["nuclei"]["segmenter"] = {"name": "discs"}
+    without = make_plan(cohort).slides["s"]
+    assert list(without.digests) == STEPS
+    assert (without.prompted, without.stored) == (False, True)
+    assert "prompt" not in without.options
+    prompted_cohort(cohort, tmp_path)
+    found = make_plan(cohort).slides["s"]
+    assert (found.prompted, found.stored) == (True, True), "points do not change which tiles are read"
+    side = f"--prompts={tmp_path / 'p.geojson'}"
+    assert found.options["prompt"] == ["--every-tile", side]
+    assert found.options == {
+        **without.options,
+        "grid": [*without.options["grid"], side],
+        "prompt": ["--every-tile", side],
+    }
+    assert {step for step in found.digests if found.digests[step] != without.digests.get(step)} == {
+        *STEPS[1:],
+        "prompt",
+    }
+
+
+def test_the_content_of_a_file_of_points_counts(cohort, tmp_path, discs):
+    prompted_cohort(cohort, tmp_path)
+    cohort["presets"]["nuclei"]["segmenter"] = {"name": "discs"}
+    plans = []
+    for content in ("{}", '{"a": 1}', "{}"):
+        (tmp_path / "p.geojson").write_text(content)
+        plans.append(make_plan(cohort).slides["s"].digests)
+    assert plans[0]["segment"] != plans[1]["segment"]
+    assert plans[0] == plans[2]
+
+
+def test_a_grid_that_keeps_tiles_of_points_is_another_than_one_of_all_prompts(cohort, tmp_path, monkeypatch):
+    """Also where the segmenters' nominal values are the same."""
+    prompted = make_plan(prompted_cohort(cohort, tmp_path)).slides["s"].digests
+    card = replace(read_card("prompted"), needs_prompts=False, needs_prompts_file=False, takes_points=True)
+    monkeypatch.setattr("gigaseg.plan.read_card", lambda name: card)
+    found = make_plan(prompted_cohort(cohort, tmp_path)).slides["s"].digests
+    assert found["grid"] != prompted["grid"]
 
 
 @pytest.mark.parametrize(

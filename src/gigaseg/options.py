@@ -146,6 +146,8 @@ def grid_preset(args: argparse.Namespace) -> Preset:
 
 def prompt_options(card: Card, preset: Preset) -> list[str]:
     """Options of the prompt step: what of the segmenter's own options decides how a file is read."""
+    if card.takes_points:
+        return ["--every-tile"]
     value = card.complete(preset.segmenter.options).get("polygons_as", "box")
     return [] if value == "box" else [f"--polygons-as={value}"]
 

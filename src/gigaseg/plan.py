@@ -38,7 +38,8 @@ class SlidePlan:
     row : its row of the sheet.
     preset : its preset.
     shards : number of shards, from the bounding grid; 1 for a slide that cannot be opened.
-    digests : by step; of `prompt` only for a segmenter whose prompts come from a file.
+    digests : by step; of `prompt` only where the segmenter needs prompts from a file, or takes points and the row
+        has some.
     options : command-line options by step.
     """
 
@@ -52,6 +53,11 @@ class SlidePlan:
     def prompted(self) -> bool:
         """Whether the step `prompt` gives its tiles their prompts."""
         return "prompt" in self.digests
+
+    @property
+    def stored(self) -> bool:
+        """Whether tile stores are written: not where only the tiles with prompts are looked at."""
+        return self.preset.tiles.materialise and not read_card(self.preset.segmenter.name).needs_prompts_file
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     if row.annotations:
         options["grid"].append(f"--side-file={row.annotations}")
         options["segment"].append(f"--annotations={row.annotations}")
-    if card.needs_prompts_file:
+    if _is_prompted(row, card):
         options["prompt"] = prompt_options(card, preset)
         if row.prompts:
             options["grid"].append(f"--prompts={row.prompts}")
@@ -132,12 +138,17 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     )
 
 
+def _is_prompted(row: Row, card: Card) -> bool:
+    return card.needs_prompts_file or (card.takes_points and row.prompts is not None)
+
+
 def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache) -> dict[str, str]:
     from gigaseg.files import digest
 
     annotations = cache.sha256(row.annotations)
     checkpoint = _checkpoint(preset.segmenter.checkpoint or card.checkpoint, cache)
-    prompts = cache.sha256(row.prompts) if card.needs_prompts_file else None
+    prompted = _is_prompted(row, card)
+    prompts = cache.sha256(row.prompts) if prompted else None
     segmenter = {
         **asdict(preset.segmenter),
         "options": card.complete(preset.segmenter.options),
@@ -166,6 +177,7 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             preset.object_diameter,
             annotations,
             prompts,
+            *(["points only"] if prompted and card.takes_points else []),
         ],
         "tile": [],
         "prompt": [prompt_options(card, preset)],
@@ -181,12 +193,12 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
     }
     upstream = {
         "inspect": None, "grid": "inspect", "tile": "grid", "prompt": "grid",
-        "segment": "prompt" if card.needs_prompts_file else "grid", "stitch": "segment", "measure": "stitch",
+        "segment": "prompt" if prompted else "grid", "stitch": "segment", "measure": "stitch",
         "export": "measure", "overview": "stitch",
     }  # fmt: skip
     digests: dict[str, str] = {}
     for step, before in upstream.items():
-        if step == "prompt" and not card.needs_prompts_file:
+        if step == "prompt" and not prompted:
             continue
         digests[step] = digest([step, REVISIONS[step], own[step], digests[before] if before else None])
     return digests

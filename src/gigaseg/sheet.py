@@ -18,7 +18,7 @@ COLUMNS = {
     "reader": "reader by name; empty: auto",
     "channels": "channels to render, by name or 1-based number, comma-separated",
     "annotations": "polygons for the segmenter 'annotations' (GeoJSON, GeoPackage, GeoParquet)",
-    "prompts": "points, boxes or polygons for the segmenter 'prompted' (GeoJSON, GeoPackage, GeoParquet)",
+    "prompts": "points, boxes, polygons for segmenter 'prompted', points for 'sac' (GeoJSON, GeoPackage, GeoParquet)",
     "exemplar": "exemplar for a one-shot segmenter",
     "regions": "polygons to report on",
     "group": "label for comparisons in the cohort",

@@ -38,12 +38,12 @@ def make_grid(folder, side, tile=100, overlap=20, working=1.0, method="auto"):
     return grid(folder / "slide.json", folder / "grid.parquet", folder / "fg.tif", preset=preset, prompts=side)
 
 
-def run(folder, *features, polygons_as="box", **options):
+def run(folder, *features, polygons_as="box", every_tile=False, **options):
     side = geojson(folder / "p.geojson", *features)
     made = make_grid(folder, side, **options)
     table = prompt(
         folder / "slide.json", folder / "grid.parquet", folder / "fg.tif", folder / "prompts.parquet",
-        prompts=side, polygons_as=polygons_as, digest="d",
+        prompts=side, polygons_as=polygons_as, every_tile=every_tile, digest="d",
     )  # fmt: skip
     return made, table
 
@@ -203,3 +203,119 @@ def test_a_file_of_prompts_that_cannot_be_read_fails_the_grid_in_one_line(slide)
     (slide / "broken.geojson").write_text("{")
     with pytest.raises(FormatError, match=r"broken\.geojson: cannot be read as polygons or points"):
         make_grid(slide, slide / "broken.geojson")
+
+
+@pytest.mark.parametrize(
+    ("xy", "tiles"),
+    [
+        pytest.param((50, 50), [(0, 0)], id="one tile"),
+        pytest.param((90, 50), [(0, 0), (0, 1)], id="overlap of two, side by side"),
+        pytest.param((50, 90), [(0, 0), (1, 0)], id="overlap of two, one below the other"),
+        pytest.param((90, 170), [(1, 0), (1, 1), (2, 0), (2, 1)], id="overlap of four"),
+        pytest.param((80, 50), [(0, 0), (0, 1)], id="the first pixel of the next tile is its own"),
+        pytest.param((100, 50), [(0, 1)], id="the end of a tile is not its own"),
+        pytest.param((100, 100), [(1, 1)], id="nor is its corner"),
+        pytest.param((999.9, 599.9), [(7, 12)], id="the slide's last pixel"),
+    ],
+)
+def test_a_hint_goes_to_every_tile_that_holds_it(slide, xy, tiles):
+    """Tiles of 100 px begin every 80 px."""
+    made, table = run(slide, (shapely.Point(xy), {}), method="all", every_tile=True)
+    assert list(zip(table.tile_row.tolist(), table.tile_col.tolist())) == tiles
+    for row, col in tiles:
+        tile = made.tiling.get(row, col)
+        hints = tile_prompts(table, tile)
+        assert hints.points.shape == (1, 1, 2)
+        np.testing.assert_allclose(hints.points[0, 0], xy - np.array([80 * col, 80 * row]), atol=1e-4)
+        assert hints.labels.tolist() == [[1]]
+
+
+def test_hints_are_points_each_by_itself_with_its_sign(slide):
+    features = [
+        (shapely.MultiPoint([(10, 10), (90, 10)]), {"object": "a", "class": "tumour"}),
+        (shapely.Point(20, 20), {"label": "negative", "object": "a"}),
+        (shapely.Point(30, 30), {"classification": {"name": "Negative"}}),
+        (shapely.Point(40, 40), {"classification": {"name": "Positive"}}),
+    ]
+    made, table = run(slide, *features, method="all", every_tile=True)
+    assert table.object.tolist() == [0, 1, 2, 3, 4, 1]
+    assert table.feature.tolist() == [0, 0, 1, 2, 3, 0]
+    assert table.classes == ("object",)
+    hints = tile_prompts(table, made.tiling.get(0, 0))
+    assert hints.id.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(hints.points[:, 0], [(10, 10), (90, 10), (20, 20), (30, 30), (40, 40)])
+    assert hints.labels.tolist() == [[1], [1], [0], [0], [1]]
+    assert (hints.points.dtype, hints.labels.dtype) == (np.float32, np.int8)
+    assert len(tile_prompts(table, made.tiling.get(3, 3)).id) == 0
+    _, metadata = PromptTable.read(slide / "prompts.parquet")
+    assert metadata["every_tile"] is True
+    assert (metadata["found"]["positive"], metadata["found"]["negative"]) == (3, 2)
+
+
+def test_negative_hints_alone_are_accepted(slide):
+    _, table = run(slide, (shapely.Point(90, 90), {"label": 0}), method="all", every_tile=True)
+    assert table.label.tolist() == [0] * 4
+
+
+def test_a_label_that_is_neither_is_told_for_hints_too(slide):
+    with pytest.raises(FormatError, match=r"label of point feature 0 is 'maybe', accepted: positive, negative, 1, 0"):
+        run(slide, (shapely.Point(90, 90), {"label": "maybe"}), method="all", every_tile=True)
+
+
+def test_what_is_no_point_is_left_out_of_the_hints_and_counted(slide, caplog):
+    features = [
+        (shapely.box(10, 10, 30, 30), {}),
+        (shapely.Point(50, 50), {}),
+        (shapely.Point(70, 70).buffer(9), {"label": "maybe"}),
+        (shapely.LineString([(0, 0), (9, 9)]), {}),
+    ]
+    _, table = run(slide, *features, method="all", every_tile=True)
+    assert table.feature.tolist() == [1]
+    assert PromptTable.read(slide / "prompts.parquet")[1]["found"]["other_features"] == 3
+    assert "3 features of other kinds than points are left out" in caplog.text
+
+
+@pytest.mark.parametrize("features", [[], [(shapely.box(10, 10, 30, 30), {})]], ids=["nothing", "a box"])
+def test_a_file_without_points_gives_no_hints_and_a_warning(slide, features, caplog):
+    run(slide, *features, every_tile=True)
+    table, metadata = PromptTable.read(slide / "prompts.parquet")
+    assert len(table) == 0
+    assert metadata["found"]["positive"] == metadata["found"]["negative"] == 0
+    assert "holds no point; the slide is segmented without hints" in caplog.text
+
+
+def test_hints_off_the_slide_or_in_no_kept_tile_are_left_out_and_told_with_their_place(slide, caplog):
+    """The grid was made without the points, so that glass was not kept. Level-0 px are half a working px."""
+    places = [(200, 200), (900, 20), (-5, 7), (1000, 300)]
+    side = geojson(slide / "p.geojson", *[(shapely.Point(xy), {"label": i % 2}) for i, xy in enumerate(places)])
+    make_grid(slide, None, working=2.0, tile=64, overlap=8)
+    arguments = [slide / "slide.json", slide / "grid.parquet", slide / "fg.tif", slide / "prompts.parquet"]
+    table = prompt(*arguments, prompts=side, every_tile=True)
+    assert table.xy.tolist() == [[100, 100]]
+    assert PromptTable.read(slide / "prompts.parquet")[1]["found"] == {
+        "positive": 2,
+        "negative": 2,
+        "other_features": 0,
+        "off_slide": {"count": 2, "first": [[-5, 7], [1000, 300]]},
+        "off_tiles": {"count": 1, "first": [[900, 20]]},
+    }
+    assert "2 points lie off the slide and are left out; level-0 px of the first: -5, 7; 1000, 300" in caplog.text
+
+
+def test_hints_that_all_lie_off_the_slide_are_an_error(slide):
+    with pytest.raises(FormatError, match=r"none of its 2 points lies on slide 's'; wrong CRS or slide\?"):
+        run(slide, (shapely.MultiPoint([(-5, 7), (1001, 300)]), {}), method="all", every_tile=True)
+
+
+def test_a_hint_just_before_the_end_of_a_tile_stays_in_it_as_float32(slide):
+    made, table = run(slide, (shapely.Point(100 - 1e-7, 50), {}), method="all", every_tile=True)
+    hints = tile_prompts(table, made.tiling.get(0, 0))
+    assert 99.99 < hints.points[0, 0, 0] < 100
+
+
+def test_tiles_of_hints_are_kept_wherever_they_lie_those_of_polygons_are_not(slide, discs):
+    side = geojson(slide / "p.geojson", (shapely.Point(950, 550), {}), (shapely.box(700, 10, 705, 15), {}))
+    preset = Preset(segmenter=SegmenterConfig(name="discs"), tiles=TilesConfig(tile=100, overlap=20))
+    made = grid(slide / "slide.json", slide / "grid.parquet", slide / "fg.tif", preset=preset, prompts=side)
+    assert made.kept[6, 11]
+    assert not made.kept[0, 8]

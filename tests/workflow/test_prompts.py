@@ -75,3 +75,38 @@ def test_prompted_and_everything_run_and_a_slide_without_prompts_fails_alone(pro
     prompted.sheet(("a", "a.tif", "nuclei", "a.geojson"), header="slide\tpath\tpreset\tprompts")
     assert prompted.snakemake().returncode == 0
     assert pq.read_table(prompted.path("a", "prompts.parquet"))["prompt"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_points_are_hints_where_a_slide_has_some_and_need_nothing_where_it_has_none(cohort, discs):
+    cohort.configure(presets={"nuclei": preset(segmenter={"name": "discs"})})
+    content = {"type": "FeatureCollection", "features": []}
+    for xy in ((118, 50), (10, 10), (-9, 50)):
+        feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": xy}}
+        content["features"].append(feature)
+    content["features"][1]["properties"]["label"] = "negative"
+    side = cohort.folder / "points.geojson"
+    side.write_text(json.dumps(content))
+    cohort.sheet(("a", "a.tif", "points.geojson"), ("b", "b.tif", ""), header="slide\tpath\tprompts")
+    done = cohort.snakemake()
+    assert done.returncode == 0, done.stderr
+    assert {name: row["status"] for name, row in table(cohort).items()} == {"a": "ok", "b": "ok"}
+    prompts = pq.read_table(cohort.path("a", "prompts.parquet"))
+    assert prompts["feature"].to_pylist() == [0, 1, 0], "the first one in each of its two tiles"
+    assert not cohort.path("b", "prompts.parquet").exists()
+    assert all(cohort.path(name, "run", "tile-000.json").exists() for name in "ab"), "tile stores serve both"
+    told = json.loads(cohort.path("a", "summary.json").read_text())["prompts"]
+    assert told == {"file": {"positive": 2, "negative": 1, "other_features": 0, "off_slide": 1, "off_tiles": 0}}
+    assert "prompts" not in json.loads(cohort.path("b", "summary.json").read_text())
+    instances, _ = read_instances(cohort.path("a", "instances.parquet"), stitched=True)
+    assert set(instances.prompt.tolist()) == {-1}
+    assert "File positive" in cohort.path("report.html").read_text()
+    assert cohort.planned() == {}
+
+    content["features"].pop(0)
+    side.write_text(json.dumps(content))
+    planned = cohort.planned()
+    assert planned["prompt"] == planned["grid"] == 1
+    assert planned["segment"] == 2, "the shards of slide a"
+    cohort.sheet(("a", "a.tif", ""), ("b", "b.tif", ""), header="slide\tpath\tprompts")
+    assert "prompt" not in cohort.planned()

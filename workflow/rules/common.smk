@@ -47,18 +47,17 @@ def slide_path(wildcards):
 
 
 def tile_store(wildcards):
-    """The tile store of the job's shard; nothing when `segment` reads the slide, as it does where prompts lie."""
-    plan = PLAN.slides[wildcards.slide]
-    materialise = plan.preset.tiles.materialise and not plan.prompted
+    """The tile store of the job's shard; nothing when `segment` reads the slide itself."""
+    stored = PLAN.slides[wildcards.slide].stored
     return (
         f"{RESULTS}/{wildcards.slide}/tiles/{wildcards.shard}.zarr.zip"
-        if materialise
+        if stored
         else []
     )
 
 
 def slide_prompts(wildcards):
-    """The prompts of the job's slide; nothing for a segmenter without a prompt file."""
+    """The prompts of the job's slide; nothing for a segmenter or a row without a prompt file."""
     prompted = PLAN.slides[wildcards.slide].prompted
     return f"{RESULTS}/{wildcards.slide}/prompts.parquet" if prompted else []
 

@@ -79,6 +79,11 @@ def _prompt_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "--out", "prompts.parquet to write")
     parser.add_argument("--prompts", type=Path, help="points, boxes and polygons (GeoJSON, GeoPackage, GeoParquet)")
     parser.add_argument("--polygons-as", default="box", help="what a polygon becomes: box, mask, points (default: box)")
+    parser.add_argument(
+        "--every-tile",
+        action="store_true",
+        help="take points alone, and give each to every tile that holds it: hints for a segmenter that takes points",
+    )
 
 
 def _prompt(args: Namespace) -> None:
@@ -91,6 +96,7 @@ def _prompt(args: Namespace) -> None:
         args.out,
         prompts=args.prompts,
         polygons_as=args.polygons_as,
+        every_tile=args.every_tile,
         digest=args.digest,
     )
 
@@ -102,7 +108,7 @@ def _segment_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, default=0, help="number of the shard (default: 0)")
     parser.add_argument("--tiles", type=Path, help="tile store of the shard (default: read the slide)")
     parser.add_argument("--annotations", type=Path, help="polygons, for the segmenter that takes them")
-    parser.add_argument("--prompts", type=Path, help="prompts.parquet, for a segmenter that needs prompts")
+    parser.add_argument("--prompts", type=Path, help="prompts.parquet, for a segmenter that takes prompts")
     parser.add_argument("--workers", type=int, default=1, help="processes of a CPU segmenter (default: 1)")
     add_options(parser, SegmenterConfig)
     add_options(parser, Preset, ("object_diameter",))
@@ -224,7 +230,7 @@ SLIDE: dict[str, Command] = {
     "inspect": Command("slide file to slide.json", _inspect_arguments, _inspect, written),
     "grid": Command("foreground and kept tiles", _grid_arguments, _grid, lambda args: [args.out, args.foreground]),
     "tile": Command("pixels of a shard's tiles", _tile_arguments, _tile, written),
-    "prompt": Command("prompts from a file, each given to one tile", _prompt_arguments, _prompt, written),
+    "prompt": Command("prompts from a file, given to the tiles", _prompt_arguments, _prompt, written),
     "segment": Command("instances of a shard's tiles", _segment_arguments, _segment, written),
     "stitch": Command("instances of the slide, exact at seams", _stitch_arguments, _stitch, written),
     "measure": Command("measurements and summary", _measure_arguments, _measure, lambda args: [args.out, args.summary]),

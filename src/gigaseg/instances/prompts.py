@@ -13,7 +13,7 @@ from gigaseg.tiles.tiling import Tile
 
 
 def tile_prompts(table: PromptTable, tile: Tile) -> Prompts:
-    """The objects that `tile` decodes.
+    """The objects that `tile` decodes; or the points that are hints for it, each a row of its own.
 
     Boxes and outlines are clipped to the tile, several of one object united; points beyond the tile are left out.
     The order is that of the table, and an object's id is its first prompt.
@@ -32,7 +32,8 @@ def tile_prompts(table: PromptTable, tile: Tile) -> Prompts:
     place = np.arange(len(dots)) - starts[of[dots]]  # rows of an object follow one another
     points = np.full((n, count.max(initial=0), 2), np.nan, np.float32)
     labels = np.full(points.shape[:2], -1, np.int8)
-    points[of[dots], place] = xy[dots]
+    # as float32 a point just before the tile's end must not lie on it
+    points[of[dots], place] = np.minimum(xy[dots], np.nextafter(np.float32(side), np.float32(0)))
     labels[of[dots], place] = mine.label[dots]
 
     boxed = np.flatnonzero(mine.kind != POINT)

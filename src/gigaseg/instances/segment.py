@@ -89,7 +89,8 @@ def segment(
     segmenter : which one, and how.
     tiles : tile store of the shard; None: read from the slide.
     annotations : polygons for the segmenter that takes them.
-    prompts : prompts.parquet, for a segmenter that needs prompts; tiles without any are not looked at.
+    prompts : prompts.parquet, for a segmenter that needs prompts, which looks only at tiles that have some, or takes
+        points as hints, which looks at all.
     object_diameter : typical object diameter in the slide's unit, where the preset states one.
     workers : processes of one thread each where the CPU computes; the result is the same for any number. A model too
         large to be held several times gets one process with so many threads.
@@ -126,9 +127,9 @@ def segment(
         "grid": kept.tiling.to_dict(),
     }
     if prompted is not None:
-        metadata["prompts"] = {**total([]), "file": told}
+        metadata["prompts"] = {**(total([]) if card.needs_prompts else {}), "file": told}
     chosen = kept.tiles(shard)
-    if prompted is not None:
+    if prompted is not None and card.needs_prompts:
         chosen = [tile for tile in chosen if len(prompted.rows_of(tile.row, tile.col))]
     target = Path(out)
     if not chosen:
@@ -169,7 +170,7 @@ def segment(
     with suppress(OSError):  # other shards may still be at work
         parts.parent.parent.rmdir()
     log.info("slide '%s' shard %d: %d instances in %d tiles", slide_info.slide, shard, len(instances), len(chosen))
-    if prompted is not None:
+    if prompted is not None and card.needs_prompts:
         _log_prompts(metadata["prompts"])
     return len(instances)
 
@@ -177,8 +178,8 @@ def segment(
 def _read_prompts(
     path: str | Path | None, card: Card, info: SlideInfo, kept: Grid
 ) -> tuple[PromptTable | None, dict[str, int]]:
-    """The prompts, where the segmenter needs some, and what the prompt step counted."""
-    if not card.needs_prompts:
+    """The prompts, where the segmenter needs or takes some, and what the prompt step counted."""
+    if not (card.needs_prompts or (card.takes_points and path is not None)):
         return None, {}
     if path is None:
         raise SegmenterError(f"segmenter '{card.name}' needs prompts; give prompts.parquet, which `prompt` writes")
@@ -186,6 +187,9 @@ def _read_prompts(
     same_slide(info.slide, metadata["slide"], path)
     if Tiling.from_dict(metadata["grid"]) != kept.tiling:
         raise FormatError(f"{path}: made for another grid; run prompt again")
+    if metadata.get("every_tile", False) != card.takes_points:
+        way = "with" if card.takes_points else "without"
+        raise FormatError(f"{path}: segmenter '{card.name}' takes prompts made {way} --every-tile; run prompt again")
     return table, of_file(metadata.get("found", {}))
 
 
@@ -264,7 +268,7 @@ class _Worker:
             device=job.device,
             annotations=job.annotations,
             checkpoint=job.checkpoint,
-            classes=job.prompts.classes if job.prompts else (),
+            classes=job.prompts.classes if job.prompts and card.needs_prompts else (),
             object_diameter=job.object_diameter,
             options=card.complete(job.segmenter.options),
         )
@@ -302,7 +306,7 @@ class _Worker:
             for tile, instances in zip(real, found)
         ]
         metadata = self._job.metadata
-        if "prompts" in metadata:
+        if "objects" in metadata.get("prompts", {}):
             metadata = {**metadata, "prompts": {**metadata["prompts"], **counts}}
         Instances.concat(rows).write(_part(self._job.parts, batch), metadata)
 

@@ -30,14 +30,18 @@ def of_slide(shards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Parameters
     ----------
     shards : metadata of instance tables, whose key "prompts" holds the counts of the shard and, under "file", those of
-        the prompt step, which are the slide's; shards without the key do not count.
+        the prompt step, which are the slide's; shards without the key do not count. Where points were hints there are
+        no objects to count, and "file" stands alone.
 
     Returns
     -------
     The same keys; empty when no shard has them.
     """
     found = [shard["prompts"] for shard in shards if shard.get("prompts")]
-    return {**total(found), "file": found[0].get("file", {})} if found else {}
+    if not found:
+        return {}
+    fates = total(found) if "objects" in found[0] else {}
+    return {**fates, "file": found[0].get("file", {})}
 
 
 def of_file(found: Mapping[str, Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Which tile decodes an object: the one in which its prompts lie most centrally."""
+"""Which tiles hold a prompt, and which of them decodes an object: the one in which it lies most centrally."""
 
 from __future__ import annotations
 
@@ -40,6 +40,29 @@ def centrality(
     return np.sort(axes, axis=1)
 
 
+def holders(
+    parts: npt.NDArray[np.object_], tiles: Sequence[npt.NDArray[np.int32]], tiling: Tiling
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All tiles that hold each of some points and polygons.
+
+    Parameters
+    ----------
+    parts : (p,) points and polygons, working px.
+    tiles : row and col of the k kept tiles.
+    tiling : the grid.
+
+    Returns
+    -------
+    part, tile : (n,) positions among `parts` and among the kept tiles, one pair for each tile of each part.
+    """
+    row, col = (axis.astype(np.int64) for axis in tiles)
+    x, y = col * tiling.stride, row * tiling.stride
+    # tiles are half-open: a point on the right border is the next tile's
+    ends = [np.nextafter(start + float(tiling.tile), 0) for start in (x, y)]
+    part, tile = shapely.STRtree(shapely.box(x, y, *ends)).query(parts, predicate="intersects")
+    return part, tile
+
+
 def owners(
     extent: npt.NDArray[np.float64],
     parts: npt.NDArray[np.object_],
@@ -64,10 +87,7 @@ def owners(
     (m,) position of the owner among the kept tiles; -1 for an object that none of them holds.
     """
     row, col = (axis.astype(np.int64) for axis in tiles)
-    x, y = col * tiling.stride, row * tiling.stride
-    # tiles are half-open: a point on the right border is the next tile's
-    ends = [np.nextafter(start + float(tiling.tile), 0) for start in (x, y)]
-    found, tile = shapely.STRtree(shapely.box(x, y, *ends)).query(parts, predicate="intersects")
+    found, tile = holders(parts, tiles, tiling)
     pairs = np.unique(np.column_stack([part_of[found], tile]), axis=0)
     who, tile = pairs.T
     near, far = centrality(extent[who], row[tile], col[tile], tiling).T

@@ -42,7 +42,8 @@ class FilePrompts:
         order of the file.
     off_slide : (p, 2) float64 working px, where the left-out ones lie.
     counts : features of other kinds, repaired polygons, polygons without area (left out), and negative points that
-        joined the nearest object.
+        joined the nearest object; or, of `read_points`, positive and negative points, also those off the slide, and
+        features of other kinds.
     """
 
     table: PromptTable
@@ -77,17 +78,15 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
     if polygons_as not in POLYGONS_AS:
         raise ConfigError(unknown("value of polygons_as", polygons_as, POLYGONS_AS))
     frame, geometry = read_features(path, info, tiling)
-    types = np.where(shapely.is_empty(geometry), -1, shapely.get_type_id(geometry))
-    polygonal, pointed = np.isin(types, _POLYGONS), np.isin(types, _POINTS)
+    polygonal, pointed = _are(geometry, _POLYGONS), _are(geometry, _POINTS)
     if not (polygonal | pointed).any():
         raise FormatError(f"{path}: {len(geometry)} features, none of them a point or polygon; expected prompts")
     sign, classes_of = _signs(path, frame, pointed)
 
     # one row a prompt, in the order of the file
-    parts, feature = shapely.get_parts(geometry[pointed], return_index=True)
-    parts, feature = parts[~shapely.is_empty(parts)], feature[~shapely.is_empty(parts)]
+    parts, of = _points(geometry, pointed)
     shape = np.concatenate([geometry[polygonal], parts])
-    feature = np.concatenate([np.flatnonzero(polygonal), np.flatnonzero(pointed)[feature]]).astype(np.int64)
+    feature = np.concatenate([np.flatnonzero(polygonal), of]).astype(np.int64)
     order = np.argsort(feature, kind="stable")
     shape, feature = shape[order], feature[order]
     polygon = polygonal[feature]
@@ -98,8 +97,7 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
     shape[polygon], repaired = repair(shape[polygon])
     flat = shapely.is_empty(shape)
     shape[polygon] = on_slide(shape[polygon], info, tiling)
-    size = [min(tiling.width, info.width / tiling.scale[0]), min(tiling.height, info.height / tiling.scale[1])]
-    here = np.where(polygon, ~shapely.is_empty(shape), ((where >= 0) & (where < size)).all(axis=1))
+    here = np.where(polygon, ~shapely.is_empty(shape), _on_slide(where, info, tiling))
     left = here & np.isin(found, found[here & (label == POSITIVE)])  # what negative points alone are left of, goes
     if flat.all():
         raise FormatError(f"{path}: none of its {len(flat)} polygons has an area; expected prompts")
@@ -121,6 +119,53 @@ def read_prompts(path: Path, info: SlideInfo, tiling: Tiling, polygons_as: str =
         classes=tuple(names.tolist()),
     )
     return FilePrompts(table, where[~left & ~flat], counts)
+
+
+def read_points(path: Path, info: SlideInfo, tiling: Tiling) -> FilePrompts:
+    """Read the points of a file as `read_prompts` takes it, each for itself.
+
+    Points have the same labels as there; negative ones alone are fine, and ``object`` and classes have no say. Other
+    features are left out. A file without points gives an empty table.
+
+    Raises
+    ------
+    FormatError
+        The file is unreadable, holds points but none on the slide, or a label is not accepted.
+    """
+    frame, geometry = read_features(path, info, tiling)
+    pointed = _are(geometry, _POINTS)
+    shape, feature = _points(geometry, pointed)
+    label = _signs(path, frame, pointed)[0][feature]
+    where = shapely.get_coordinates(shape).reshape(-1, 2)
+    here = _on_slide(where, info, tiling)
+    if len(here) and not here.any():
+        raise FormatError(f"{path}: none of its {len(here)} points lies on slide '{info.slide}'; wrong CRS or slide?")
+    counts = {
+        "positive": int((label == POSITIVE).sum()),
+        "negative": int((label == NEGATIVE).sum()),
+        "other_features": int((~pointed).sum()),
+    }
+    table = _table(shape[here], np.zeros(int(here.sum()), dtype=bool), label[here], "box")
+    return FilePrompts(replace(table, object=np.flatnonzero(here), feature=feature[here]), where[~here], counts)
+
+
+def _are(geometry: npt.NDArray[np.object_], types: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isin(shapely.get_type_id(geometry), types) & ~shapely.is_empty(geometry))
+
+
+def _points(
+    geometry: npt.NDArray[np.object_], pointed: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]:
+    """Each point of the features `pointed`, and the number of its feature."""
+    parts, of = shapely.get_parts(geometry[pointed], return_index=True)
+    filled = ~shapely.is_empty(parts)
+    return parts[filled], np.flatnonzero(pointed)[of[filled]]
+
+
+def _on_slide(xy: npt.NDArray[np.float64], info: SlideInfo, tiling: Tiling) -> npt.NDArray[np.bool_]:
+    """Whether the slide, which may end within the last working pixel, holds each of the (n, 2) places."""
+    size = [min(tiling.width, info.width / tiling.scale[0]), min(tiling.height, info.height / tiling.scale[1])]
+    return np.asarray(((xy >= 0) & (xy < size)).all(axis=1))
 
 
 def _signs(

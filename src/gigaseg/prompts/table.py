@@ -1,10 +1,10 @@
-"""prompts.parquet: what a slide's prompts are, and the one tile that decodes each.
+"""prompts.parquet: what a slide's prompts are, and the tile that each goes to.
 
 Columns, one row a prompt, ordered by (tile_row, tile_col, object, feature):
 
 ======================  ===================================  ==========================================================
 prompt                  int64                                its id: the number of the row
-tile_row, tile_col      int32                                the tile that decodes it
+tile_row, tile_col      int32                                the tile that gets it
 object                  int64                                the prompts of one number together yield one instance
 kind                    dictionary<string>                   point, box or mask
 x, y                    float64                              of a point, working px; else null
@@ -15,6 +15,10 @@ score                   float32                              how sure the prompt
 feature                 int64                                number of the feature in the file, from 0
 geometry                binary (WKB)                         of a mask: its outline, working px; else null
 ======================  ===================================  ==========================================================
+
+Where objects are prompted for, one tile decodes each and has all of its prompts. Points that are hints for a segmenter
+that finds its objects by itself (`every_tile` in the metadata) have one row for each tile that holds them: four for a
+point in the overlap of four tiles. `object` is then the number of the point in the file, and `class` says nothing.
 """
 
 from __future__ import annotations
@@ -50,8 +54,8 @@ class PromptTable:
 
     Attributes
     ----------
-    tile_row, tile_col : (n,) int32, the tile that decodes the prompt.
-    object : (n,) int64, prompts of one number yield one instance together.
+    tile_row, tile_col : (n,) int32, the tile that gets the prompt.
+    object : (n,) int64, prompts of one number yield one instance together; of hints, the number of the point.
     kind : (n,) int8, `POINT`, `BOX` or `MASK`.
     xy : (n, 2) float64, of points; NaN for the others.
     box : (n, 4) float64 xmin, ymin, xmax, ymax, of boxes and masks; NaN for points.
@@ -90,7 +94,7 @@ class PromptTable:
         return np.asarray(np.where(points, np.tile(self.xy, 2), self.box))
 
     def rows_of(self, row: int, col: int) -> npt.NDArray[np.int64]:
-        """Positions of the prompts that tile (row, col) decodes; they are the prompts' ids."""
+        """Positions of the prompts that tile (row, col) gets; they are the prompts' ids."""
         first = np.searchsorted(self.tile_row, [row, row + 1])
         cols = self.tile_col[first[0] : first[1]]
         return np.asarray(np.arange(*(first[0] + np.searchsorted(cols, [col, col + 1]))), np.int64)

@@ -47,6 +47,9 @@ class Context:
 class Prompts:
     """Prompts of one tile in tile px: n objects, each to be decoded once, in this tile.
 
+    For a segmenter that takes points as hints (`Card.takes_points`): n points, each a row with k = 1, which other tiles
+    that hold it get too.
+
     Attributes
     ----------
     id : (n,) int64 row of prompts.parquet, the first of each object.
@@ -77,7 +80,7 @@ class TileBatch:
     ----------
     images : (b, 3, tile, tile) uint8 RGB on the model's device.
     tiles : place of each tile; the last batch of a shard is padded with repeats of its last tile.
-    prompts : prompts of each tile (none for the padding), empty for promptless segmenters.
+    prompts : prompts of each tile (none for the padding); empty where the slide has none, so for promptless segmenters.
     """
 
     images: Tensor

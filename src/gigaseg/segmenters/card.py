@@ -86,6 +86,8 @@ class Card:
     options : its own options by name.
     needs_prompts_file : whether those prompts come from the sheet's `prompts` file.
     overlaps : what becomes of pixels that masks of a tile share, "exclusive" or "keep", where a preset does not say.
+    takes_points : whether points of the sheet's `prompts` file, where a slide has one, are hints for each tile; none
+        are needed. Not together with `needs_prompts`.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Card:
     options: Mapping[str, Option]
     needs_prompts_file: bool = False
     overlaps: str = "exclusive"
+    takes_points: bool = False
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in, strings (from a command line) converted to each option's type.

@@ -138,7 +138,7 @@ def grid(
     out, foreground : the two outputs.
     preset : working resolution, tiles and foreground rule.
     side_files : polygons of the sample sheet; tiles they touch are kept wherever they lie.
-    prompts : points and polygons of the sample sheet that a segmenter takes; the same holds for them.
+    prompts : points and polygons of the sample sheet, as far as the segmenter takes them; the same holds for them.
 
     Raises
     ------
@@ -152,6 +152,7 @@ def grid(
     from gigaseg.tiles.foreground import find_foreground
 
     slide_info = SlideInfo.read(info)
+    card = read_card(preset.segmenter.name)
     tiling = working_tiling(
         slide_info.width,
         slide_info.height,
@@ -159,13 +160,14 @@ def grid(
         slide_info.pixel_size,
         slide_info.unit,
         preset,
-        read_card(preset.segmenter.name),
+        card,
         slide_info.slide,
     )
     touching = [read_polygons(Path(path), slide_info, tiling).geometry for path in side_files]
     if prompts is not None:
         _, geometry = read_features(Path(prompts), slide_info, tiling)
-        touching.append(geometry[np.isin(shapely.get_type_id(geometry), (0, 3, 4, 6))])  # points and polygons
+        wanted = (0, 4) if card.takes_points else (0, 3, 4, 6)  # points; points and polygons
+        touching.append(geometry[np.isin(shapely.get_type_id(geometry), wanted)])
     slide = open_slide(slide_info)
     try:
         found = find_foreground(slide, preset.foreground.method)
