@@ -22,12 +22,13 @@ from machine import processor
 from sac_ablation_page import page
 
 from gigaseg.devices import choose_device
-from gigaseg.errors import UserError, one_line
+from gigaseg.errors import ConfigError, UserError, one_line
 from gigaseg.files import digest, sha256_file, write_json
 from gigaseg.options import add_options, from_options
 from gigaseg.sam.downloads import checkpoint_path
 from gigaseg.train.config import LoopConfig
 from gigaseg.train.sac.config import SacTraining
+from gigaseg.train.splits import PARTS
 
 HERE = Path(__file__).parent
 FORMAT = "gigaseg/sac-ablation/1"
@@ -38,7 +39,10 @@ RULES = ("centroid", "random")
 VARIED = ("pairs", "rule", "start", "colour")
 """What of `SacTraining` has no option of its own here."""
 
-UNIMPORTANT = ("seed", "device", "threads", "workers", "log_every", "save_every", "validate_every", "patience")
+UNIMPORTANT = (
+    *("seed", "device", "threads", "workers", "log_every", "save_every", "validate_every"),
+    *("patience", "patience_after"),
+)
 """What of `LoopConfig` may differ between settings of one table."""
 
 
@@ -58,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--split", default="own", help="as gigaseg train; its random splits are those of --split-seed")
     found.add_argument("--split-seed", type=int, default=0, help="seed of a random split (default: 0)")
     found.add_argument("--fold", type=int, help="with a file of folds, the one that validates")
+    found.add_argument(
+        "--part", choices=(*PARTS, "all"), default="val", help="images that are measured; all: of --data (default: val)"
+    )
     found.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
     found.add_argument(
         "--start",
@@ -87,18 +94,24 @@ def run(args: argparse.Namespace, command: str) -> None:
     from gigaseg.train.splits import split
 
     loop, training = from_options(LoopConfig, args), from_options(SacTraining, args)
-    parts = split(read_layout(args.layout, args.data), args.split, fold=args.fold, seed=args.split_seed, needed="val")
-    validation = load(parts["val"], workers=2)
+    entries = read_layout(args.layout, args.data)
+    if args.part == "all" and args.evaluate is None:
+        raise ConfigError("--part is all, accepted with --evaluate: images that train cannot be measured as well")
+    if args.part == "all":
+        parts = {"all": entries}
+    else:
+        parts = split(entries, args.split, fold=args.fold, seed=args.split_seed, needed=args.part)
+    measuring = load(parts[args.part], workers=2)
     data = {
         "data": args.data.name, "layout": args.layout, "split": Path(args.split).name, "fold": args.fold,
-        "split_seed": args.split_seed, "images": {part: len(found) for part, found in parts.items()},
-        "measured": digest([entry.name for entry in parts["val"]]),
+        "split_seed": args.split_seed, "part": args.part, "images": len(measuring),
+        "measured": digest([sample.name for sample in measuring]),
     }  # fmt: skip
     if args.evaluate is not None:
-        about, results = evaluated(args, loop, data, validation)
+        about, results = evaluated(args, loop, data, measuring)
         mode = "evaluation"
     else:
-        about, results = trained(args, loop, training, data, load(parts["train"], workers=2), validation)
+        about, results = trained(args, loop, training, data, load(parts["train"], workers=2), measuring)
         mode = "training"
     path = args.page.with_suffix(".json")
     kept = read_kept(path)
@@ -136,11 +149,13 @@ def trained(
     training: SacTraining,
     data: Mapping[str, Any],
     samples: Sequence[Any],
-    validation: Sequence[Any],
+    measuring: Sequence[Any],
 ) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
     """Train and measure every setting that has no result in the work folder yet."""
     from gigaseg.sam.backend import DEFAULT_CHECKPOINT
 
+    if not samples:
+        raise ConfigError(f"--split {args.split} leaves no image to train on")
     training = replace(training, start=args.start)
     about = {
         **data,
@@ -149,6 +164,7 @@ def trained(
         "loop": {k: v for k, v in asdict(loop).items() if k not in UNIMPORTANT},
         "training": {k: v for k, v in asdict(training).items() if k not in ("pairs", "rule", "start")},
         "trained": digest([sample.name for sample in samples]),
+        "trained_images": len(samples),
     }
     # as JSON has it, so that what is kept compares equal
     about = json.loads(json.dumps(about))
@@ -161,7 +177,7 @@ def trained(
                 setting = replace(training, pairs=n, rule=rule or RULES[0])
                 name = f"{named(n, rule)} seed {seed}"
                 folder = work / name.replace(" ", "-")
-                yield name, _train_one(folder, setting, replace(loop, seed=seed), args.sam, samples, validation)
+                yield name, _train_one(folder, setting, replace(loop, seed=seed), args.sam, samples, measuring)
 
     return about, results()
 
@@ -177,7 +193,7 @@ def _train_one(
     loop: LoopConfig,
     sam: str | None,
     samples: Sequence[Any],
-    validation: Sequence[Any],
+    measuring: Sequence[Any],
 ) -> dict[str, Any]:
     """Result of a setting; it is trained, or trained to its end, when there is none."""
     from gigaseg.train.loop import run as train
@@ -190,7 +206,7 @@ def _train_one(
     progress = train(SacMethod(training, sam), loop, samples, [], folder)
     best = folder / "best.safetensors"
     result = {
-        **measured(best, [(training.pairs, training.rule)], loop, validation)[0],
+        **measured(best, [(training.pairs, training.rule)], loop, measuring)[0],
         "seconds": progress.seconds / progress.step,
         "steps": progress.step,
         "sha256": sha256_file(best),
@@ -202,14 +218,14 @@ def _train_one(
 
 
 def evaluated(
-    args: argparse.Namespace, loop: LoopConfig, data: Mapping[str, Any], validation: Sequence[Any]
+    args: argparse.Namespace, loop: LoopConfig, data: Mapping[str, Any], measuring: Sequence[Any]
 ) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
     """Measure one checkpoint with every setting, and without points, with which the others are compared."""
     wanted = settings(sorted({0, *args.points}), args.rules)
     about = json.loads(json.dumps({**data, "checkpoint": _file(args.evaluate), "precision": loop.precision}))
 
     def results() -> Iterator[tuple[str, dict[str, Any]]]:
-        found = measured(checkpoint_path(args.evaluate), wanted, loop, validation)
+        found = measured(checkpoint_path(args.evaluate), wanted, loop, measuring)
         for (n, rule), result in zip(wanted, found, strict=True):
             yield named(n, rule), {**result, "machine": machine(loop.device)}
 

@@ -133,10 +133,12 @@ def _paper(setting: str) -> str:
 
 def _source(section: Mapping[str, Any]) -> list[str]:
     about = section["about"]
-    images, fold = about["images"], "" if about["fold"] is None else f", fold {about['fold']}"
+    fold = "" if about["fold"] is None else f" --fold {about['fold']}"
+    split = "" if about["part"] == "all" else f" --split {about['split']}{fold}"
+    trained = f"{about['trained_images']} images train, " if "trained_images" in about else ""
     return [
-        f"{about['data']} (`--layout {about['layout']} --split {about['split']}`{fold}): {images['train']} images "
-        f"train, {images['val']} are measured.",
+        f"{about['data']} (`--layout {about['layout']}{split}`): {trained}{about['images']} are measured (part "
+        f"{about['part']}).",
         "",
         "```",
         section["command"],

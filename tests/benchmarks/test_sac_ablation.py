@@ -99,7 +99,8 @@ def test_both_modes_fill_one_page_and_nothing_is_trained_twice(run, tmp_path):
     assert "## One checkpoint with n points" in page
     page, kept = run("--evaluate", str(none), "--points", "1")
     assert set(kept["evaluation"]["rows"]) == {"0", "1 centroid", "1 random", "3 random"}, "of the same checkpoint"
-    _, kept = run("--evaluate", str(best), "--points", "1")
+    page, kept = run("--evaluate", str(best), "--points", "1", "--part", "all")
+    assert "data (`--layout plain`): 3 are measured (part all)." in page
     assert set(kept["evaluation"]["rows"]) == {"0", "1 centroid", "1 random"}, "others are of another checkpoint"
     assert set(kept["training"]["rows"]) == names
 
@@ -109,7 +110,7 @@ def test_the_gain_is_that_of_the_same_images(ablation):
     none = {"counts": [[10, 10, 10], [10, 0, 0]]}  # Dice 0.5 and 1
     some = {"counts": [[30, 10, 10], [10, 10, 10]]}  # Dice 0.75 and 0.5
     about = {
-        "data": "d", "layout": "plain", "split": "own", "fold": None, "images": {"train": 1, "val": 2, "test": 0},
+        "data": "d", "layout": "plain", "split": "own", "fold": None, "part": "val", "images": 2,
         "checkpoint": {"name": "c", "sha256": "0" * 64}, "precision": "fp32",
     }  # fmt: skip
     rows = {"0": none | {"machine": "m"}, "16 random": some | {"machine": "m"}, "3 random": some | {"machine": "m"}}
@@ -126,6 +127,7 @@ def test_the_gain_is_that_of_the_same_images(ablation):
         (["--split=all"], "leaves no image for val"),
         (["--steps=0"], "--steps is 0, accepted"),
         (["--evaluate=nothing.safetensors"], "nothing.safetensors"),
+        (["--part=all"], "--part is all, accepted with --evaluate"),
         (["--trained=decoder"], "--trained is decoder, accepted with --start"),
     ],
 )
