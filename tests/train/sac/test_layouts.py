@@ -8,7 +8,7 @@ from gigaseg.errors import ConfigError, FormatError
 from gigaseg.train.data import load
 from gigaseg.train.layouts import read_layout
 from gigaseg.train.splits import split
-from glas import IMAGES, write_glas
+from published import IMAGES, write_glas
 from training import discs
 
 
