@@ -9,6 +9,7 @@ was interrupted goes on. Options of the loop and of SAC are those of `gigaseg tr
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import shlex
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from machine import processor
 from sac_ablation_page import page
@@ -244,6 +245,7 @@ def measured(
     import torch
 
     from gigaseg.metrics.pixel import PixelCounts
+    from gigaseg.sam.backend import Backend
     from gigaseg.segmenters.sac.checkpoint import open_sac
     from gigaseg.segmenters.sac.segmenter import Sac
     from gigaseg.train.whole import look
@@ -254,14 +256,43 @@ def measured(
     loaded = open_sac(checkpoint, device, precision=loop.precision)
     training = loaded.card.get("training", {})
     side = int(training["crop"]) if training.get("letterbox") else None
-    results = []
-    for n, rule in wanted:
-        segmenter = Sac.of(loaded, {"pairs": n, "rule": rule or "trained", "instances": "components"})
-        diameter = None if side else segmenter.card.object_diameter
-        found = [look(segmenter, sample, diameter, side, device=device) for sample in samples]
-        counts = [PixelCounts.from_masks(sample.labels, labels) for sample, labels in zip(samples, found)]
-        results.append({"counts": [[c.tp, c.fp, c.fn] for c in counts]})
+    remembering = Remembering(loaded.backend)
+    loaded = replace(loaded, backend=cast(Backend, remembering))
+    segmenters = [
+        Sac.of(loaded, {"pairs": n, "rule": rule or "trained", "instances": "components"}) for n, rule in wanted
+    ]
+    results: list[dict[str, Any]] = [{"counts": []} for _ in wanted]
+    for sample in samples:
+        remembering.found.clear()
+        for segmenter, result in zip(segmenters, results, strict=True):
+            diameter = None if side else segmenter.card.object_diameter
+            found = look(segmenter, sample, diameter, side, device=device)
+            counts = PixelCounts.from_masks(sample.labels, found)
+            result["counts"].append([counts.tp, counts.fp, counts.fn])
     return results
+
+
+class Remembering:
+    """A back end that encodes the same tiles once: most of the time of a setting, which only differs in its points.
+
+    Attributes
+    ----------
+    found : what was encoded, by the tiles' content.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.found: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def encode(self, images: Any, **options: Any) -> Any:
+        """As the back end's own."""
+        key = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
+        if key not in self.found:
+            self.found[key] = self._backend.encode(images, **options)
+        return self.found[key]
 
 
 def machine(device: str) -> str:

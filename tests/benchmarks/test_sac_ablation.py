@@ -103,6 +103,8 @@ def test_both_modes_fill_one_page_and_nothing_is_trained_twice(run, tmp_path):
     assert "data (`--layout plain`): 3 are measured (part all)." in page
     assert set(kept["evaluation"]["rows"]) == {"0", "1 centroid", "1 random"}, "others are of another checkpoint"
     assert set(kept["training"]["rows"]) == names
+    counts = kept["evaluation"]["rows"]["1 centroid"]["counts"]
+    assert counts[1:] == kept["training"]["rows"]["1 centroid seed 0"]["counts"]
 
 
 def test_the_gain_is_that_of_the_same_images(ablation):
