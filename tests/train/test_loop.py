@@ -123,6 +123,13 @@ def test_training_stops_when_the_score_no_longer_rises_and_keeps_the_best(sample
     assert run(method, loop, samples, samples[:1], tmp_path).step == 8  # it stays stopped
 
 
+def test_training_does_not_stop_early_before_the_step_that_it_is_told(samples, tmp_path):
+    method = Foreground(scores=[0.5, 0.7, 0.6, 0.65, 0.1, 0.2])
+    loop = replace(LOOP, steps=100, validate_every=2, patience=2, patience_after=11)
+    progress = run(method, loop, samples, samples[:1], tmp_path)
+    assert (progress.step, progress.best, progress.best_step) == (12, 0.7, 4)
+
+
 def test_the_card_says_what_the_weights_are_made_of(samples, tmp_path):
     about = {"data": "discs", "licence": "CC0-1.0", "split": "own"}
     run(Foreground(), LOOP, samples, samples[:1], tmp_path, about=about)

@@ -83,5 +83,5 @@ def test_a_file_that_misses_an_image_or_leaves_nothing_to_train_on_is_told(tmp_p
         split(entries(["a", "b"]), str(path))
     with pytest.raises(ConfigError, match="leaves no image to train on; found: 0 train, 1 val"):
         split(entries(["a"]), str(path))
-    with pytest.raises(ConfigError, match="accepted: own, random-80-10-10, all, or a TSV file"):
+    with pytest.raises(ConfigError, match="accepted: own, own-val-20, random-80-10-10, all, or a TSV file"):
         split(entries(["a"]), "nonsense")

@@ -33,6 +33,7 @@ class LoopConfig:
     save_every: int = key(100, "steps between saved states", low=1)
     validate_every: int = key(500, "steps between validations", low=1)
     patience: int = key(0, "validations without a better score before an early stop; 0: never", low=0)
+    patience_after: int = key(0, "steps before which there is no early stop", low=0)
 
 
 @dataclass(frozen=True)

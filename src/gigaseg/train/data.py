@@ -46,6 +46,7 @@ class Entry:
     pixels : reads the image, (y, x, 3) uint8, where it is only a part of its file; None: the file is the image.
     whole : name of the image that it is a part of, by which a split file may name it; empty when it is none.
     classes : of the instances; None: the data set states none.
+    patient : whose images must not be divided where images are held out; empty when unknown.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     pixels: Callable[[], np.ndarray] | None = field(default=None, repr=False)
     whole: str = ""
     classes: Classes | None = None
+    patient: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gigaseg.errors import FormatError, unknown
 from gigaseg.train.centersam.layouts import monuseg_crops, tissuenet
 from gigaseg.train.data import Classes, Entry, read_labels
 from gigaseg.train.published import dsb2018, monuseg
+from gigaseg.train.sac.layouts import glas
 
 IMAGE_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
@@ -104,6 +105,7 @@ LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {
     "monuseg": monuseg,
     "monuseg-crops": monuseg_crops,
     "tissuenet": tissuenet,
+    "glas": glas,
 }
 """Layouts by name; a method's own layouts join here."""
 

@@ -248,7 +248,8 @@ class _Run:
         progress.stale = 0 if better else progress.stale + 1
         if better:
             progress.best, progress.best_step, progress.figures = score, progress.step, figures
-        if self.config.patience and progress.stale >= self.config.patience:
+        patient = progress.step < self.config.patience_after or not self.config.patience
+        if not patient and progress.stale >= self.config.patience:
             progress.stopped = True
             log.info("no better score in %d validations: stopping early", progress.stale)
         if self.validation_rows is not None and self.board is not None and figures:
@@ -270,7 +271,10 @@ class _Run:
             write_state(self.out / "state.pt", self.digest, self.progress, self.model, self.optimisers, average)
 
 
-_FREE = ("steps", "minutes", "device", "threads", "workers", "log_every", "save_every", "validate_every", "patience")
+_FREE = (
+    *("steps", "minutes", "device", "threads", "workers", "log_every", "save_every", "validate_every"),
+    *("patience", "patience_after"),
+)
 """Keys that may change between starts of one run: they do not decide what is learnt."""
 
 

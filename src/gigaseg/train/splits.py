@@ -25,6 +25,28 @@ def _own(entries: Sequence[Entry], seed: int) -> list[str]:
     return [entry.split for entry in entries]
 
 
+def _own_val_20(entries: Sequence[Entry], seed: int) -> list[str]:
+    """The own split, where at least a fifth of each group's training images validates, patients undivided.
+
+    For data sets that state no validation part. Patients are drawn at random; an image without one is its own.
+    """
+    parts = _own(entries, seed)
+    if "val" in parts:
+        raise ConfigError("--split is own-val-20, but the data set has a validation part of its own; accepted: own")
+    of = {entry.name: entry.patient or entry.name for entry, part in zip(entries, parts) if part == "train"}
+    patients = sorted(set(of.values()))
+    order = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
+    held: set[str] = set()
+    for group in sorted({entry.group for entry in entries}):
+        mine = [of[entry.name] for entry in entries if entry.name in of and entry.group == group]
+        for patient in order:
+            if sum(one in held for one in mine) >= len(mine) / 5:
+                break
+            if patient in mine:
+                held.add(patient)
+    return ["val" if of.get(entry.name) in held else part for entry, part in zip(entries, parts)]
+
+
 def _all(entries: Sequence[Entry], seed: int) -> list[str]:
     """Every image trains; nothing validates."""
     return ["train"] * len(entries)
@@ -45,6 +67,7 @@ def _random_80_10_10(entries: Sequence[Entry], seed: int) -> list[str]:
 
 NAMED: dict[str, Callable[[Sequence[Entry], int], list[str]]] = {
     "own": _own,
+    "own-val-20": _own_val_20,
     "random-80-10-10": _random_80_10_10,
     "all": _all,
 }
@@ -60,7 +83,7 @@ def split(
     ----------
     name : one of `NAMED`, or a TSV file with the columns image and split (train, val, test), or image and fold.
     fold : with a file of folds, the one that validates; all others train.
-    seed : of the random split.
+    seed : of the random splits.
     needed : the part that must not be empty.
 
     Raises

@@ -21,10 +21,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         child = sub.add_parser(name, help=method.help, description=method.help)
         child.add_argument("--data", type=Path, required=True, help="folder of the data set")
         child.add_argument(
-            "--layout", default="plain", help="plain, dsb2018, monuseg, monuseg-crops, tissuenet (default: plain)"
+            "--layout", default="plain", help="plain, dsb2018, monuseg, monuseg-crops, tissuenet, glas (default: plain)"
         )
         child.add_argument(
-            "--split", default="own", help="own, random-80-10-10, all, or a TSV file with split or fold (default: own)"
+            "--split",
+            default="own",
+            help="own, own-val-20, random-80-10-10, all, or a TSV file with split or fold (default: own)",
         )
         child.add_argument("--fold", type=int, help="with a file of folds, the one that validates")
         child.add_argument("--licence", default="not stated", help="licence of the data, for the checkpoint's card")

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gigaseg.cli import main
 from gigaseg.sam.checkpoints import read_state
 from gigaseg.segmenters.centersam.checkpoint import open_centersam
+from published import write_dsb2018, write_monuseg
 from training import discs
 
 PAPER = [
@@ -29,29 +29,13 @@ SHORT = [
 
 
 def dsb2018(folder):
-    for seed in range(10):
-        image, labels = discs(seed, side=64, count=3)
-        case = folder / "stage1_train" / f"case{seed}"
-        for part in ("images", "masks"):
-            (case / part).mkdir(parents=True)
-        Image.fromarray(image).save(case / "images" / f"case{seed}.png")
-        for number in np.unique(labels)[1:]:
-            Image.fromarray((labels == number).astype(np.uint8) * 255).save(case / "masks" / f"{number}.png")
+    write_dsb2018(folder)
     return ["--layout=dsb2018", "--split=random-80-10-10"], {"train": 8, "val": 1, "test": 1}
 
 
 def monuseg(folder):
-    corners = ((20, 20), (50, 20), (50, 45), (20, 45))
-    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
     names = ("TCGA-A7-A13E-01Z-00-DX1", "TCGA-B0-5711-01Z-00-DX1")
-    for part in ("Tissue Images", "Annotations"):
-        (folder / part).mkdir(parents=True)
-    for seed, name in enumerate(names):
-        Image.fromarray(discs(seed, side=100)[0]).save(folder / "Tissue Images" / f"{name}.tif")
-        (folder / "Annotations" / f"{name}.xml").write_text(
-            f"<Annotations><Annotation><Regions><Region><Vertices>{vertices}</Vertices></Region></Regions></Annotation>"
-            "</Annotations>"
-        )
+    write_monuseg(folder, names)
     (folder / "split.tsv").write_text(f"image\tsplit\n{names[0]}\ttrain\n{names[1]}\tval\n")
     words = ["--layout=monuseg-crops", "--split", str(folder / "split.tsv"), "--clahe"]
     return words, {"train": 9, "val": 9, "test": 0}

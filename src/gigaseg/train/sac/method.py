@@ -70,7 +70,7 @@ class SacMethod:
     CheckpointError
         The checkpoint is missing, damaged, or itself one of changes; the one to start from is for another SAM.
     ConfigError
-        Sides do not fit, or `trained` is "sam" without a start.
+        Sides do not fit, or `trained` is "sam" or "decoder" without a start.
     """
 
     name = "sac"
@@ -109,8 +109,9 @@ class SacMethod:
         multiple = math.lcm(self.config.patch, unet.multiple * t.reduction)
         if t.crop % multiple:
             raise ConfigError(f"--crop is {t.crop}, accepted with this SAM and --reduction: multiples of {multiple}")
-        if t.trained == "sam" and not t.start:
-            raise ConfigError("--trained is sam, accepted with --start, which brings a trained U-Net")
+        self._prompter = t.trained in ("all", "unet")  # whether the U-Net trains
+        if not self._prompter and not t.start:
+            raise ConfigError(f"--trained is {t.trained}, accepted with --start, which brings a trained U-Net")
         self.before: list[dict[str, Any]] = []
         self.start = self._started(t.start) if t.start else None
 
@@ -180,12 +181,12 @@ class SacMethod:
         with torch.autocast(batch.images.device.type, enabled=False):
             images = normalise(vary(batch.images, rng, t.colour), self.config)
         truth = (batch.labels > 0).float()
-        unet = cast(UNet, model.unet).train(t.trained != "sam")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (t.trained != "sam" or self.sac.detail > 0)):
+        unet = cast(UNet, model.unet).train(self._prompter)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self._prompter or self.sac.detail > 0)):
             maps, detail = prompt_maps(unet, images, t.reduction)
         small = F.avg_pool2d(truth[:, None], t.reduction)[:, 0]
         found = {"bce": F.binary_cross_entropy_with_logits(maps.float(), small)}
-        loss = t.bce * found["bce"] if t.trained != "sam" else 0.0
+        loss = t.bce * found["bce"] if self._prompter else 0.0
         if t.trained != "unet":
             logits = self._masks(model, images, maps, small, detail, rng)
             found |= {"focal": focal(logits, truth).mean(), "dice": dice(logits, truth).mean()}
@@ -209,7 +210,9 @@ class SacMethod:
         seen = torch.where(told[:, None, None], truth, own).cpu().numpy()
         points = [select_points(one, pairs, t.rule, rng=rng) for one in seen]
         sets = prompt_sets(points, t.reduction, images.device)
+        # a frozen encoder keeps no activations anyway
         again = t.checkpointing == "on" or (t.checkpointing == "auto" and self.config.depth >= _DEEP)
+        again &= t.trained != "decoder"
         encoder = cast(Any, model).image_encoder
         encoded = encode(encoder, images, adapter=cast(Lora | None, model.lora), checkpointing=again)
         height, width = images.shape[-2:]
@@ -262,7 +265,8 @@ def trainable(model: nn.Module, training: SacTraining) -> None:
     ----------
     model : SAM with its parts ``lora`` and ``unet``.
     """
-    parts = {"all": (UNET, LORA, "mask_decoder."), "unet": (UNET,), "sam": (LORA, "mask_decoder.")}[training.trained]
-    neck = ("image_encoder.neck.",) if training.neck and training.trained != "unet" else ()
+    decoder = "mask_decoder."
+    parts = {"all": (UNET, LORA, decoder), "unet": (UNET,), "sam": (LORA, decoder), "decoder": (decoder,)}
+    neck = ("image_encoder.neck.",) if training.neck and training.trained in ("all", "sam") else ()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith((*parts, *neck))
+        parameter.requires_grad = name.startswith((*parts[training.trained], *neck))
