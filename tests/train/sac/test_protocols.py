@@ -13,7 +13,7 @@ from gigaseg.sam.checkpoints import read_state
 from published import write_dsb2018, write_glas, write_monuseg
 from samples import write_random_sam
 
-PAGE = ROOT / "docs" / "sac_protocols_draft.md"
+PAGE = ROOT / "docs" / "sac_protocols.md"
 SMALL = [
     *("--crop=64", "--width=4", "--steps=2", "--accumulate=1", "--warmup=0", "--device=cpu", "--threads=1"),
     *("--workers=0", "--log-every=1", "--precision=fp32"),
