@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,8 @@ import numpy.typing as npt
 from gigaseg.errors import SegmenterError
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card
+from gigaseg.segmenters.regions import crops
 from gigaseg.slides.base import BRIGHTFIELD, FLUORESCENCE, RASTER
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _Image = npt.NDArray[np.floating[Any]]
 _Labels = npt.NDArray[np.int32]
@@ -111,7 +109,7 @@ class Watershed:
         import torch
 
         labels, scores = find_nuclei(image, self._settings, whole=self._see_whole)
-        boxes, masks = _crops(labels)
+        boxes, masks = crops(labels)
         n = len(boxes)
         return TileInstances(
             boxes=torch.from_numpy(boxes),
@@ -296,16 +294,6 @@ def _solidity(labels: _Labels, area: npt.NDArray[np.float64]) -> npt.NDArray[np.
         # the contour runs through pixel centres: half a pixel is missing all around
         hull[index] = cv2.contourArea(points) + cv2.arcLength(points, True) / 2 + 1
     return np.minimum(area / hull, 1)
-
-
-def _crops(labels: _Labels) -> tuple[npt.NDArray[np.int32], list[Tensor]]:
-    """Boxes (n, 4) int32 and cropped masks of labels 1..n."""
-    import torch
-    from scipy import ndimage
-
-    slices = ndimage.find_objects(labels)
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], np.int32).reshape(-1, 4)
-    return boxes, [torch.from_numpy(labels[box] == index + 1) for index, box in enumerate(slices)]
 
 
 def _local_mean(values: npt.NDArray[Any], diameter: float) -> _Image:
