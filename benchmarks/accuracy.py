@@ -223,8 +223,8 @@ def page(kept: dict[str, Any], left_out: dict[str, str], quick: bool) -> str:
         "",
         "`python benchmarks/accuracy.py --workflow`" + (", **a quick trial on some of the images**." * quick),
         "",
-        "Means over the images with 95 % bootstrap intervals (*pooled*: of all pixels together); what the figures and rows are: "
-        "[docs/accuracy.md](../../docs/accuracy.md). *paper*: as printed, from other images and weights.",
+        "Means over the images with 95 % bootstrap intervals (*pooled*: of all pixels together); what the figures "
+        "and rows are: [docs/accuracy.md](../../docs/accuracy.md). *paper*: as printed, from other images and weights.",
         "",
         "| method | weights | trained on | how it is run |",
         "| --- | --- | --- | --- |",

@@ -20,7 +20,7 @@ import numpy as np
 from machine import processor
 
 from gigaseg.metrics.score import score_labels
-from gigaseg.segmenters.regions import DEPTH, ROUNDING, SPACING, components, split_touching
+from gigaseg.segmenters.regions import DEPTH, ROUNDING, components, split_touching
 from gigaseg.train.data import load
 from gigaseg.train.layouts import read_layout
 from gigaseg.train.splits import split
@@ -32,12 +32,8 @@ NOMINAL_PX = 26
 IMAGES = {"brightfield": 12, "purple": 48, "fluorescence": 90}
 """Training images of each group, evenly drawn; of val all are taken."""
 
-CHOSEN = {"spacing": SPACING, "rounding": ROUNDING, "depth": DEPTH}
+CHOSEN = {"rounding": ROUNDING, "depth": DEPTH}
 NEIGHBOURS = [
-    {"spacing": 0.0},
-    {"spacing": 0.2},
-    {"spacing": 0.4},
-    {"spacing": 0.5},
     {"rounding": 0.02},
     {"rounding": 0.06},
     {"rounding": 0.08},

@@ -19,7 +19,7 @@ from gigaseg.tiles.tiling import Tiling
 from sac_models import SIDE, scene, write_learnt_sac
 
 APART = [(30, 30), (96, 40), (60, 100)]
-TOUCHING = [(40, 60), (62, 60), (100, 100)]
+TOUCHING = [(38, 60), (64, 60), (100, 105)]
 TILING = Tiling(SIDE, 32, 500, SIDE, (1.0, 1.0), (1.0, 1.0), "px")
 
 
