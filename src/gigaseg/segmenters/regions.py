@@ -61,7 +61,8 @@ def split_touching(
 ) -> _Labels:
     """Objects of a mask in which they may touch: watershed of the distance to the rim.
 
-    Markers are the summits of the rounded distance; basins with hardly a pass between them are joined. The union of the objects is the mask, unless `min_area` leaves some out.
+    Markers are the summits of the rounded distance; basins with hardly a pass between them are joined. The union of the
+    objects is the mask, unless `min_area` leaves some out.
 
     Parameters
     ----------
