@@ -9,6 +9,9 @@ from gigaseg.sam.checkpoints import read_checkpoint
 from gigaseg.sam.config import CONFIGS
 from gigaseg.sam.downloads import shipped
 from gigaseg.sam.prompting import box_sets, point_sets
+from gigaseg.segmenters.sac.checkpoint import open_sac
+from gigaseg.segmenters.sac.segmenter import Sac
+from gigaseg.segmenters.whole import segment_image
 from gigaseg.testing import synthetic_image
 
 
@@ -66,3 +69,19 @@ def test_small_outlines_generated_nuclei_from_boxes_and_from_points(kind, boxed,
             whole[y0:y1, x0:x1] = mask.numpy()
             iou.append((whole & truth).sum() / (whole | truth).sum())
         assert np.mean(iou) > least
+
+
+@pytest.mark.parametrize(("kind", "least"), [("brightfield", 0.75), ("fluorescence", 0.8)])
+def test_sac_finds_the_foreground_of_generated_nuclei_with_and_without_points(kind, least):
+    image, labels = synthetic_image((512, 512), mpp=0.3, seed=3, kind=kind)
+    if kind == "fluorescence":
+        image = np.repeat((image / image.max() * 255).astype(np.uint8)[..., None], 3, axis=2)
+    tile = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    loaded = open_sac()
+    assert loaded.config.rank == 64
+    for pairs in (-1, 0):
+        inside = Sac.of(loaded, {"pairs": pairs}).probability(tile)[0].numpy() > 0.5
+        truth = labels > 0
+        assert 2 * (inside & truth).sum() / (inside.sum() + truth.sum()) > least
+    found = segment_image(Sac.of(loaded), image)
+    assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < 1.3
