@@ -248,19 +248,18 @@ def measured(
     from gigaseg.sam.backend import Backend
     from gigaseg.segmenters.sac.checkpoint import open_sac
     from gigaseg.segmenters.sac.segmenter import Sac
+    from gigaseg.train.sac.evaluate import seen_as
     from gigaseg.train.whole import look
 
     if loop.threads:
         torch.set_num_threads(loop.threads)
     device = choose_device(loop.device)
     loaded = open_sac(checkpoint, device, precision=loop.precision)
-    training = loaded.card.get("training", {})
-    side = int(training["crop"]) if training.get("letterbox") else None
+    side = seen_as(loaded.card.get("training", {}))[1]
+    whole = {"instances": "components", "min_diameter": 0.0, "min_contrast": 0.0}  # the mask as it is
     remembering = Remembering(loaded.backend)
     loaded = replace(loaded, backend=cast(Backend, remembering))
-    segmenters = [
-        Sac.of(loaded, {"pairs": n, "rule": rule or "trained", "instances": "components"}) for n, rule in wanted
-    ]
+    segmenters = [Sac.of(loaded, {**whole, "pairs": n, "rule": rule or "trained"}) for n, rule in wanted]
     results: list[dict[str, Any]] = [{"counts": []} for _ in wanted]
     for sample in samples:
         remembering.found.clear()

@@ -191,7 +191,10 @@ def card_from(path: Path) -> Card:
         content = json.loads(path.read_text(encoding="utf-8"))
         options = {key: Option(**value) for key, value in content.pop("options").items()}
         classes = tuple(content.pop("classes"))
-        return Card(**content, classes=classes, options=options)
+        card = Card(**content, classes=classes, options=options)
+        if card.takes_points and card.needs_prompts:
+            raise ValueError("takes_points beside needs_prompts")
+        return card
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SegmenterError(
             f"segmenter '{path.stem}': its card {path} is missing or malformed ({one_line(error)})"

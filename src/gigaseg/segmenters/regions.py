@@ -1,7 +1,8 @@
 """From the foreground of a tile to its instances, for segmenters that predict a semantic mask.
 
 Every step looks at a neighbourhood of a pixel and at the tile's border as a cut, never at where the tile lies, so that
-two tiles agree where they overlap. Nothing here needs more than scipy, scikit-image and torch: it runs in training too.
+two tiles mostly agree where they overlap; a cluster that the border cuts may part differently near it. Nothing here
+needs more than scipy, scikit-image and torch: it runs in training too.
 """
 
 from __future__ import annotations

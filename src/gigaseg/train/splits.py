@@ -44,6 +44,11 @@ def _own_val_20(entries: Sequence[Entry], seed: int) -> list[str]:
                 break
             if patient in mine:
                 held.add(patient)
+        if mine and all(one in held for one in mine):
+            raise ConfigError(
+                f"--split own-val-20 leaves group '{group}' no image to train on (it has {len(mine)} of "
+                f"{len(set(mine))} patients); accepted: groups of two patients and more"
+            )
     return ["val" if of.get(entry.name) in held else part for entry, part in zip(entries, parts)]
 
 

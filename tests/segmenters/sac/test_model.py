@@ -103,6 +103,13 @@ def test_u_net_counts(width, levels, count):
         assert parameters(UNet(width, levels)) == count
 
 
+MAPS = np.zeros((2, 64, 64), np.float32)
+"""Of the U-Net: discs at other places in each image."""
+for _i, _places in enumerate((((14, 20, 9), (44, 40, 6), (20, 52, 4)), ((40, 12, 8), (12, 44, 7)))):
+    for _x, _y, _radius in _places:
+        MAPS[_i] += np.hypot(*(np.mgrid[:64, :64][::-1] + 0.5 - np.array([_x, _y])[:, None, None])) < _radius
+
+
 @pytest.fixture
 def parts():
     """A tiny SAM with random weights, a U-Net, and two images."""
@@ -113,9 +120,11 @@ def parts():
     return model, unet, images
 
 
-def run(model, unet, images, pairs=2, lora=None, detail=None):
-    maps, _ = prompt_maps(unet, images, 2)
-    points = [select_points(one, pairs) for one in maps.detach().sigmoid().numpy()]
+def points_of(count, pairs=2):
+    return [select_points(one, pairs) for one in MAPS[:count]]
+
+
+def run(model, images, points, lora=None, detail=None):
     encoded = encode(model.image_encoder, images, adapter=lora)
     return mask_logits(model, encoded, prompt_sets(points, 2, images.device), detail)
 
@@ -126,41 +135,44 @@ def test_shapes_of_prompts_and_mask(parts):
     assert maps.shape == (2, 64, 64)
     assert detail is None
     for pairs in (0, 1, 5):
-        points = [select_points(one, pairs) for one in maps.detach().sigmoid().numpy()]
-        sparse, _ = embed_prompts(model, prompt_sets(points, 2, images.device), (128, 128))
+        sparse, _ = embed_prompts(model, prompt_sets(points_of(2, pairs), 2, images.device), (128, 128))
         assert sparse.shape == (2, 2 * pairs + 1 if pairs else 0, SIZES.prompt_dim)
-    assert run(model, unet, images).shape == (2, 64, 64)  # four times 128 / 8
+    assert run(model, images, points_of(2)).shape == (2, 64, 64)  # four times 128 / 8
 
 
-def test_a_batch_of_two_is_two_single_calls(parts):
-    model, unet, images = parts
+def test_a_batch_of_two_is_two_single_calls_each_with_its_own_points(parts):
+    model, _, images = parts
+    points = points_of(2)
+    assert all(p.labels.tolist() == [1, 1, 0, 0] for p in points)
     with torch.no_grad():
-        both = run(model, unet, images)
-        single = torch.cat([run(model, unet, images[i : i + 1]) for i in range(2)])
+        both = run(model, images, points)
+        single = torch.cat([run(model, images[i : i + 1], points[i : i + 1]) for i in range(2)])
+        swapped = run(model, images, points[::-1])
     assert torch.allclose(both, single, atol=1e-4)
+    assert (both - swapped).abs().amax((1, 2)).min() > 1e-2
 
 
 def test_one_set_of_points_is_the_reference_s_one_mask(parts):
     """Points as segment-anything takes them: x, y of pixels in the input's frame, all in one call."""
-    model, unet, images = parts
-    maps, _ = prompt_maps(unet, images, 2)
-    points = select_points(maps[0].detach().sigmoid().numpy(), 3)
-    xy = torch.from_numpy(points.xy)[None] * 2 - 0.5
-    labels = torch.from_numpy(points.labels)[None].int()
+    model, _, images = parts
+    points = points_of(1, 3)
+    assert points[0].labels.tolist() == [1, 1, 1, 0, 0, 0]
+    xy = torch.from_numpy(points[0].xy)[None] * 2 - 0.5
+    labels = torch.from_numpy(points[0].labels)[None].int()
     with torch.no_grad():
         sparse, dense = model.prompt_encoder(points=(xy, labels), boxes=None, masks=None)
         embedding = model.image_encoder(images[:1])
         wanted, _ = model.mask_decoder(embedding, model.prompt_encoder.get_dense_pe(), sparse, dense, False)
-        found = run(model, unet, images[:1], pairs=3)
+        found = run(model, images[:1], points)
     assert torch.allclose(found[0], wanted[0, 0], atol=1e-3)
 
 
 def test_without_lora_or_with_a_fresh_one_the_mask_is_that_of_plain_sam(parts):
-    model, unet, images = parts
+    model, _, images = parts
     assert build_lora(SacConfig(0), SIZES) is None
     with torch.no_grad():
-        plain = run(model, unet, images)
-        assert torch.equal(run(model, unet, images, lora=build_lora(SMALL, SIZES)), plain)
+        plain = run(model, images, points_of(2))
+        assert torch.equal(run(model, images, points_of(2), lora=build_lora(SMALL, SIZES)), plain)
 
 
 def test_sides_that_do_not_fit_the_u_net_are_filled_up(parts):
@@ -172,20 +184,21 @@ def test_sides_that_do_not_fit_the_u_net_are_filled_up(parts):
 
 
 def test_fresh_detail_changes_nothing_and_trained_detail_does(parts):
-    model, unet, images = parts
+    model, _, images = parts
     torch.manual_seed(2)
     fine = build_unet(SacConfig(4, width=4, detail=SIZES.prompt_dim // 8)).eval()
     with torch.no_grad():
         _, detail = prompt_maps(fine, images, 2)
-        assert torch.equal(run(model, unet, images, detail=detail), run(model, unet, images))
+        plain = run(model, images, points_of(2))
+        assert torch.equal(run(model, images, points_of(2), detail=detail), plain)
         fine.detail.weight.normal_()
         _, detail = prompt_maps(fine, images, 2)
-        assert not torch.equal(run(model, unet, images, detail=detail), run(model, unet, images))
+        assert not torch.equal(run(model, images, points_of(2), detail=detail), plain)
 
 
 def test_group_norm_sees_an_image_alone_as_in_a_batch():
     torch.manual_seed(0)
-    unet = UNet(4, norm="group").train()
+    unet = UNet(12, norm="group").train()  # 8 does not divide 12
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(unet(x)[0][:1], unet(x[:1])[0], atol=1e-5)

@@ -82,6 +82,10 @@ def test_a_tile_s_instances_do_not_depend_on_its_batch_nor_on_the_run(checkpoint
         together = load(checkpoint, **options).segment(batch(*images))
         for image, found in zip(images, together):
             assert same(load(checkpoint, **options).segment(batch(image))[0], found)
+        # on a CPU tiles go one by one, on a GPU together
+        segmenter, pixels = load(checkpoint, **options), batch(*images).images
+        apart = torch.cat([segmenter.probability(one[None]) for one in pixels])
+        assert torch.allclose(segmenter.probability(pixels), apart, atol=1e-5)
 
 
 def test_empty_glass_yields_nothing(checkpoint):
@@ -159,6 +163,9 @@ def test_wrong_options_and_foreign_or_damaged_checkpoints_are_refused(checkpoint
         "field": ({**card["sac"], "depth": 3}, "accepted: an object of"),
         "kind": ([1], "accepted: an object of"),
         "classes": ({**card["sac"], "classes": []}, "accepted: one name"),
+        "number": ({**card["sac"], "classes": 5}, "accepted: one name"),
+        "text": ({**card["sac"], "classes": "n"}, "accepted: one name"),
+        "reduction": ({**card["sac"], "reduction": 3}, "sac: reduction is 3, accepted: divisors of SAM's patch, 8 px"),
         "alpha": ({**card["sac"], "alpha": -1}, "accepted: a number above 0, or null"),
     }
     for name, (sac, message) in wrong.items():

@@ -75,6 +75,7 @@ def open_sac(
         config = SacConfig.from_dict(card["sac"])
         rest = {name: tensor for name, tensor in state.items() if not name.startswith((LORA, UNET))}
         sam = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(rest)
+        config.check_fit(sam.patch)
         with torch.device("meta"):
             unet, lora = build_unet(config), build_lora(config, sam)
         unet = _filled(unet, _part(state, UNET), "the U-Net").eval()

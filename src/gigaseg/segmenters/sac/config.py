@@ -63,6 +63,12 @@ class SacConfig:
             if getattr(config, name) not in accepted:
                 found = one_line(getattr(config, name))
                 raise CheckpointError(f"sac: {name} is {found!r}, accepted: {', '.join(accepted)}")
-        if len(config.classes) != 1 or not isinstance(config.classes[0], str):
+        classes = config.classes
+        if not isinstance(classes, tuple) or len(classes) != 1 or not isinstance(classes[0], str):
             raise CheckpointError(f"sac: classes is {one_line(config.classes)!r}, accepted: one name")
         return config
+
+    def check_fit(self, patch: int) -> None:
+        """Raise CheckpointError when the U-Net's map and SAM's patches (px) do not share their borders."""
+        if patch % self.reduction:
+            raise CheckpointError(f"sac: reduction is {self.reduction}, accepted: divisors of SAM's patch, {patch} px")

@@ -98,9 +98,9 @@ class Sac:
         """
         loaded, backend = self.loaded, self.loaded.backend
         shape = (images.shape[2], images.shape[3])
-        encoded = backend.encode(images, adapter=loaded.adapter)
         with backend.running():
             pixels = backend.resized(images)
+            encoded = backend.encode(pixels, adapter=loaded.adapter)
             prompted = prompt_maps(loaded.unet, normalise(pixels, backend.config), loaded.config.reduction)
             points = self._points(prompted[0].sigmoid().cpu().numpy(), prompts, pixels.shape[3] / shape[1])
             logits = []

@@ -6,6 +6,7 @@ widths and the single output follow from the parameter count of its Table 6: 7,7
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -19,7 +20,7 @@ class UNet(nn.Module):
     ----------
     width : channels of the first level; each deeper one has twice as many.
     levels : times that the image is halved.
-    norm : "batch", or "group" (up to 8 channels a group), which does not mind small batches.
+    norm : "batch", or "group" (up to 8 groups), which does not mind small batches.
     detail : planes of detail for SAM's masks (`gigaseg.sam.detail`), our addition; 0: none, as published.
 
     Attributes
@@ -81,6 +82,6 @@ def _double(before: int, after: int, norm: str) -> nn.Sequential:
     """Twice a 3 x 3 convolution without bias, norm and ReLU."""
     layers: list[nn.Module] = []
     for channels in (before, after):
-        normed = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(min(8, after), after)
+        normed = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(math.gcd(8, after), after)
         layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), normed, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

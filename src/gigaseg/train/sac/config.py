@@ -32,8 +32,8 @@ class SacTraining:
     fewer: float = key(0.0, "share of steps with fewer pairs, their number drawn from 0 on", low=0, high=1)
     truth: float = key(0.0, "share of crops whose points come from the truth, not from the U-Net", low=0, high=1)
     trained: str = key(
-        "all", "all: jointly; unet alone; sam: all but the U-Net, which --start brings; decoder: SAM's mask decoder "
-        "alone, over --start",
+        "all", "all: jointly; unet alone; sam: all but the U-Net (though its detail), which --start brings; decoder: "
+        "SAM's mask decoder alone, over --start",
         choices=("all", "unet", "sam", "decoder"),
     )  # fmt: skip
     unet_scale: float = key(10.0, "learning rate of the U-Net, times that of LoRA and decoder", low=0)

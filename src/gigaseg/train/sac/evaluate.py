@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gigaseg.metrics.overlap import Overlap
 from gigaseg.metrics.pixel import PixelCounts
 from gigaseg.metrics.score import score_overlap
 from gigaseg.sam.encoder import normalise
-from gigaseg.segmenters.base import Segmenter, TileBatch, TileInstances
-from gigaseg.segmenters.regions import components, to_instances
+from gigaseg.segmenters.base import Prompts, Segmenter
 from gigaseg.segmenters.sac.checkpoint import open_sac
 from gigaseg.segmenters.sac.model import prompt_maps, upsampled
 from gigaseg.segmenters.sac.segmenter import Sac
@@ -48,11 +47,18 @@ def segmentation_figures(
     return {**found, "images": float(len(samples)), "score": found["pixel_dice"]}
 
 
-def unet_figures(
-    segmenter: Sac, samples: Sequence[Sample], *, side: int | None = None, device: str = "cpu"
-) -> dict[str, float]:
-    """As `segmentation_figures`, of the map of the segmenter's U-Net at 0.5, with components as instances."""
-    return segmentation_figures(_Unet(segmenter), samples, side=side, device=device)
+def seen_as(training: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Options of the segmenter that sees whole images as this training does, and the side of their square.
+
+    Letterboxed, as by the published protocols, the mask counts as it is: nothing is parted or left out.
+
+    Parameters
+    ----------
+    training : `SacTraining` as a dictionary.
+    """
+    if not training.get("letterbox"):
+        return {}, None
+    return {"instances": "components", "min_diameter": 0.0, "min_contrast": 0.0}, int(training["crop"])
 
 
 def checkpoint_figures(
@@ -71,12 +77,12 @@ def checkpoint_figures(
         The checkpoint is missing or damaged, or its base is.
     """
     loaded = open_sac(checkpoint, device, precision=precision)
-    training = loaded.card.get("training", {})
-    side = int(training["crop"]) if training.get("letterbox") else None
-    plain = Sac.of(loaded)
+    options, side = seen_as(loaded.card.get("training", {}))
     segmenters: dict[str, Segmenter] = {
-        "": plain, "no_prompt_": Sac.of(loaded, {"pairs": 0}), "unet_": _Unet(plain)
-    }  # fmt: skip
+        "": Sac.of(loaded, options),
+        "no_prompt_": Sac.of(loaded, {**options, "pairs": 0}),
+        "unet_": UnetAlone.of(loaded, options),
+    }
     rows = []
     for sample in samples:
         row: dict[str, float] = {}
@@ -87,31 +93,16 @@ def checkpoint_figures(
     return rows
 
 
-class _Unet:
-    """The U-Net of a SAC as a segmenter: the baseline of what SAM adds.
+class UnetAlone(Sac):
+    """SAC's instances from the map of its U-Net: the baseline of what SAM adds."""
 
-    Attributes
-    ----------
-    card : of the SAC.
-    """
-
-    def __init__(self, sac: Sac) -> None:
-        self.card = sac.card
-        self._loaded = sac.loaded
-
-    def segment(self, batch: TileBatch) -> list[TileInstances]:
-        """Connected components of each tile."""
-        backend, images = self._loaded.backend, batch.images
+    def probability(self, images: Tensor, prompts: Sequence[Prompts] = ()) -> Tensor:
+        """As `Sac.probability`, without SAM."""
+        loaded, backend = self.loaded, self.loaded.backend
         with backend.running():
             pixels = normalise(backend.resized(images), backend.config)
-            maps = prompt_maps(self._loaded.unet, pixels, self._loaded.config.reduction)[0]
-            probability = _full(maps, images).cpu().numpy()
-        return [to_instances(components(one > 0.5), one) for one in probability]
-
-
-def _full(maps: Tensor, images: Tensor) -> Tensor:
-    """Probabilities (b, h, w) of the tiles from the U-Net's logits."""
-    return torch.sigmoid(upsampled(maps, (images.shape[2], images.shape[3])))
+            maps = prompt_maps(loaded.unet, pixels, loaded.config.reduction)[0]
+            return upsampled(maps, (images.shape[2], images.shape[3])).sigmoid()
 
 
 def _overlap(segmenter: Segmenter, sample: Sample, side: int | None, device: str) -> Overlap:

@@ -83,6 +83,11 @@ class SacMethod:
         if "base" in card:
             raise CheckpointError(f"{path}: holds changes over another one; expected a whole checkpoint")
         self.config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
+        if self.config.patch % t.reduction:
+            raise ConfigError(
+                f"--reduction is {t.reduction}, accepted with '{self.config.name}': divisors of its patch, "
+                f"{self.config.patch} px"
+            )
         planes = self.config.prompt_dim // 8
         if t.detail not in (-1, 0, planes):
             raise ConfigError(f"--detail is {t.detail}, accepted with '{self.config.name}': 0 or {planes} (-1)")
@@ -182,7 +187,7 @@ class SacMethod:
             images = normalise(vary(batch.images, rng, t.colour), self.config)
         truth = (batch.labels > 0).float()
         unet = cast(UNet, model.unet).train(self._prompter)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (self._prompter or self.sac.detail > 0)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self._prompter or t.trained == "sam")):
             maps, detail = prompt_maps(unet, images, t.reduction)
         small = F.avg_pool2d(truth[:, None], t.reduction)[:, 0]
         found = {"bce": F.binary_cross_entropy_with_logits(maps.float(), small)}
@@ -225,7 +230,7 @@ class SacMethod:
         """
         from gigaseg.segmenters.sac.checkpoint import Loaded
         from gigaseg.segmenters.sac.segmenter import Sac
-        from gigaseg.train.sac.evaluate import segmentation_figures, unet_figures
+        from gigaseg.train.sac.evaluate import UnetAlone, seen_as, segmentation_figures
 
         t = self.training
         device = next(model.parameters()).device
@@ -233,10 +238,9 @@ class SacMethod:
         some = spread(samples, t.validated)
         backend = Backend.from_model(model, self.config, {}, str(device), precision="bf16" if half else "fp32")
         loaded = Loaded(backend, cast(UNet, model.unet), self.sac, {}, cast(Lora | None, model.lora))
-        side = t.crop if t.letterbox else None
-        segmenter = Sac.of(loaded)
-        figures = unet_figures if t.trained == "unet" else segmentation_figures
-        return figures(segmenter, some, side=side, device=str(device))
+        options, side = seen_as(asdict(t))
+        segmenter = (UnetAlone if t.trained == "unet" else Sac).of(loaded, options)
+        return segmentation_figures(segmenter, some, side=side, device=str(device))
 
     def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All tensors: SAM's by their names, what is added as ``lora.*`` and ``unet.*``."""
@@ -265,8 +269,8 @@ def trainable(model: nn.Module, training: SacTraining) -> None:
     ----------
     model : SAM with its parts ``lora`` and ``unet``.
     """
-    decoder = "mask_decoder."
-    parts = {"all": (UNET, LORA, decoder), "unet": (UNET,), "sam": (LORA, decoder), "decoder": (decoder,)}
+    decoder, detail = "mask_decoder.", f"{UNET}detail."
+    parts = {"all": (UNET, LORA, decoder), "unet": (UNET,), "sam": (LORA, decoder, detail), "decoder": (decoder,)}
     neck = ("image_encoder.neck.",) if training.neck and training.trained in ("all", "sam") else ()
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.startswith((*parts[training.trained], *neck))
