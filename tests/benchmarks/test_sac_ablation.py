@@ -13,7 +13,7 @@ from gigaseg.segmenters.sac.checkpoint import open_sac
 from gigaseg.segmenters.sac.segmenter import Sac
 from gigaseg.train.data import load
 from gigaseg.train.layouts import read_layout
-from gigaseg.train.sac.evaluate import segmentation_figures
+from gigaseg.train.sac.evaluate import seen_as, segmentation_figures
 from samples import write_random_sam
 from training import discs
 
@@ -69,7 +69,8 @@ def test_both_modes_fill_one_page_and_nothing_is_trained_twice(run, tmp_path):
     loaded = open_sac(best)
     assert (loaded.config.pairs, loaded.config.rule, loaded.card["seed"]) == (1, "centroid", 0)
     samples = load(read_layout("plain", tmp_path / "data"))[1:]
-    expected = segmentation_figures(Sac.of(loaded), samples, side=64)
+    options, side = seen_as(loaded.card["training"])
+    expected = segmentation_figures(Sac.of(loaded, options), samples, side=side)
     module = importlib.import_module("sac_ablation_page")
     dice, iou, pooled = module.figures(kept["training"]["rows"]["1 centroid seed 0"]["counts"])
     assert dice.mean() == pytest.approx(expected["pixel_dice"])
