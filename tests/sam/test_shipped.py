@@ -71,8 +71,8 @@ def test_small_outlines_generated_nuclei_from_boxes_and_from_points(kind, boxed,
         assert np.mean(iou) > least
 
 
-@pytest.mark.parametrize(("kind", "least"), [("brightfield", 0.65), ("fluorescence", 0.8)])
-def test_sac_finds_the_foreground_of_generated_nuclei_with_and_without_points(kind, least):
+@pytest.mark.parametrize(("kind", "least", "most"), [("brightfield", 0.65, 1.6), ("fluorescence", 0.8, 1.3)])
+def test_sac_finds_the_foreground_of_generated_nuclei_with_and_without_points(kind, least, most):
     image, labels = synthetic_image((512, 512), mpp=0.3, seed=3, kind=kind)
     if kind == "fluorescence":
         image = np.repeat((image / image.max() * 255).astype(np.uint8)[..., None], 3, axis=2)
@@ -84,4 +84,4 @@ def test_sac_finds_the_foreground_of_generated_nuclei_with_and_without_points(ki
         truth = labels > 0
         assert 2 * (inside & truth).sum() / (inside.sum() + truth.sum()) > least
     found = segment_image(Sac.of(loaded), image)
-    assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < 1.3
+    assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < most
