@@ -51,6 +51,12 @@ def write_checkpoint(
         write_delta(path, method.exported(values), method.base, card, half=True)
 
 
+def history(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the card of a checkpoint that training goes on from tells of how it came about, the first stage first."""
+    told = ("name", "data", "split", "licence", "images", "step", "minutes", "seed")
+    return [*card.get("before", []), {name: card[name] for name in told if name in card}]
+
+
 def commit() -> str:
     """Commit of the source tree this package runs from, with "+" when it has changes; "unknown" outside git."""
     folder = Path(gigaseg.__file__).parent

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gigaseg.errors import ConfigError, unknown
 from gigaseg.options import add_options, from_options
@@ -74,22 +74,33 @@ def _sam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, preci
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
-_CENTERSAM_OWN = tuple(name for name in CenterSamTraining.__dataclass_fields__ if name != "colour")
+def _over_sam(
+    help: str,
+    options: type[CenterSamTraining] | type[SacTraining],
+    method: Callable[[Any, str | None], Method],
+    evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]]],
+) -> Trainable:
+    """A method over a SAM model; `options` has `smallest`, `largest` and `colour`."""
+
+    def arguments(parser: ArgumentParser) -> None:
+        parser.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
+        add_options(parser, options, tuple(name for name in options.__dataclass_fields__ if name != "colour"))
+        add_options(parser.add_argument_group("colours"), ColourConfig)
+
+    def make(args: Namespace) -> Method:
+        training = replace(from_options(options, args), colour=from_options(ColourConfig, args))
+        low, high = training.smallest, training.largest
+        if low > high:
+            raise ConfigError(f"--smallest is {low:g}, accepted: at most --largest ({high:g})")
+        return method(training, args.sam)
+
+    return Trainable(help, arguments, make, evaluate)
 
 
-def _centersam_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
-    add_options(parser, CenterSamTraining, _CENTERSAM_OWN)
-    add_options(parser.add_argument_group("colours"), ColourConfig)
-
-
-def _centersam(args: Namespace) -> Method:
+def _centersam(training: CenterSamTraining, sam: str | None) -> Method:
     from gigaseg.train.centersam.method import CenterSamMethod
 
-    training = replace(from_options(CenterSamTraining, args), colour=from_options(ColourConfig, args))
-    if training.smallest > training.largest:
-        raise ConfigError(f"--smallest is {training.smallest:g}, accepted: at most --largest ({training.largest:g})")
-    return CenterSamMethod(training, args.sam)
+    return CenterSamMethod(training, sam)
 
 
 def _centersam_figures(
@@ -100,22 +111,10 @@ def _centersam_figures(
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
-_SAC_OWN = tuple(name for name in SacTraining.__dataclass_fields__ if name != "colour")
-
-
-def _sac_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
-    add_options(parser, SacTraining, _SAC_OWN)
-    add_options(parser.add_argument_group("colours"), ColourConfig)
-
-
-def _sac(args: Namespace) -> Method:
+def _sac(training: SacTraining, sam: str | None) -> Method:
     from gigaseg.train.sac.method import SacMethod
 
-    training = replace(from_options(SacTraining, args), colour=from_options(ColourConfig, args))
-    if training.smallest > training.largest:
-        raise ConfigError(f"--smallest is {training.smallest:g}, accepted: at most --largest ({training.largest:g})")
-    return SacMethod(training, args.sam)
+    return SacMethod(training, sam)
 
 
 def _sac_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> list[dict[str, float]]:
@@ -126,9 +125,9 @@ def _sac_figures(checkpoint: Path, samples: Sequence[Sample], device: str, preci
 
 METHODS: dict[str, Trainable] = {
     "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam, _sam_figures),
-    "centersam": Trainable(
-        "CenterSAM: a detector whose boxes prompt SAM", _centersam_arguments, _centersam, _centersam_figures
+    "centersam": _over_sam(
+        "CenterSAM: a detector whose boxes prompt SAM", CenterSamTraining, _centersam, _centersam_figures
     ),
-    "sac": Trainable("SAC: LoRA, a U-Net that prompts, one mask of all objects", _sac_arguments, _sac, _sac_figures),
+    "sac": _over_sam("SAC: LoRA, a U-Net that prompts, one mask of all objects", SacTraining, _sac, _sac_figures),
 }
 """By name; a method's own module adds its entry here."""

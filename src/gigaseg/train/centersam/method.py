@@ -21,6 +21,7 @@ from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.model import open_checkpoint
 from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, build_detector
 from gigaseg.train.batches import Batch, collate
+from gigaseg.train.card import history
 from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.centersam.crops import letterbox_affine, only_visible
 from gigaseg.train.centersam.losses import detector_losses, foreground_loss
@@ -33,9 +34,6 @@ from gigaseg.train.sam import SamMethod, decays
 from gigaseg.train.whole import spread
 
 log = logging.getLogger(__name__)
-
-_TOLD = ("name", "data", "split", "licence", "images", "step", "minutes", "seed")
-"""What the card of a checkpoint tells of those that it was started from."""
 
 _TRAINED: dict[str, tuple[str, ...]] = {
     "none": (), "decoder": ("mask_decoder.",), "all": ("image_encoder.", "mask_decoder.")
@@ -121,8 +119,7 @@ class CenterSamMethod:
         path, state, card = read_checkpoint(start)
         if card.get("sam_sha256") != self._sha256:
             raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
-        told = {name: card[name] for name in _TOLD if name in card}
-        self.before = [*card.get("before", []), told]
+        self.before = history(card)
         if DetectorConfig.from_dict(card["detector"]) == self.detector:
             return state
         log.warning("%s: its detector has other sizes or classes; a fresh one is trained over its SAM", path)

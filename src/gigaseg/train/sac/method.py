@@ -35,6 +35,7 @@ from gigaseg.segmenters.sac.model import (
 from gigaseg.segmenters.sac.points import select_points
 from gigaseg.segmenters.sac.unet import UNet
 from gigaseg.train.batches import Batch, collate
+from gigaseg.train.card import history
 from gigaseg.train.colour import vary
 from gigaseg.train.crops import Crop, affine, crop, random_affine
 from gigaseg.train.data import Sample
@@ -132,8 +133,7 @@ class SacMethod:
             found = "no SAC" if known is None else f"{wrong[0]} {getattr(known, wrong[0])}"
             wanted = "" if known is None else f", which is {getattr(self.sac, wrong[0])} here"
             raise CheckpointError(f"{path}: has {found}{wanted}; accepted: a checkpoint of the same sizes")
-        told = ("name", "data", "split", "licence", "images", "step", "minutes", "seed")
-        self.before = [*card.get("before", []), {name: card[name] for name in told if name in card}]
+        self.before = history(card)
         return state
 
     def build(self) -> nn.Module:
