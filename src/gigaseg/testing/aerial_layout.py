@@ -1,0 +1,425 @@
+"""The ground plan of a generated aerial scene: its look, streets, and where things are put.
+
+Streets and plots are laid out in a plane of their own, (s, t) in m about the scene's centre, which is then turned and
+gently bent: straight there is curved in the scene. Buildings, cars and trees are put in rigid, turned with the street.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from gigaseg.testing.aerial_parts import (
+    ROOF_COLOURS, Building, Colour, Part, Patch, Points, Roof, Surface, Tree, jitter, moved, rectangle, uniform_surface,
+)  # fmt: skip
+
+VIEW_M = 14.0
+"""Things so far outside the scene are kept: their shadows and crowns may reach in."""
+
+_PITCH_M = 0.5
+
+Rect = tuple[float, float, float, float]
+"""Smallest s and t, largest s and t."""
+
+_BIOMES: dict[str, tuple[Colour, Colour, Colour, Colour, Colour]] = {
+    # lawn, meadow, dry grass, bare soil, crowns
+    "temperate": ((0.36, 0.47, 0.25), (0.42, 0.49, 0.30), (0.58, 0.56, 0.40), (0.52, 0.44, 0.35), (0.24, 0.34, 0.18)),
+    "dry": ((0.44, 0.50, 0.31), (0.60, 0.56, 0.42), (0.69, 0.62, 0.47), (0.71, 0.61, 0.49), (0.31, 0.36, 0.23)),
+    "tropical": ((0.33, 0.52, 0.24), (0.42, 0.50, 0.28), (0.58, 0.54, 0.36), (0.68, 0.46, 0.32), (0.23, 0.38, 0.17)),
+    "arid": ((0.42, 0.46, 0.32), (0.68, 0.60, 0.48), (0.75, 0.67, 0.54), (0.80, 0.71, 0.58), (0.33, 0.37, 0.25)),
+    "autumn": ((0.40, 0.42, 0.27), (0.50, 0.46, 0.33), (0.58, 0.51, 0.39), (0.45, 0.38, 0.31), (0.40, 0.33, 0.21)),
+    "boreal": ((0.33, 0.40, 0.25), (0.40, 0.43, 0.30), (0.52, 0.50, 0.38), (0.50, 0.46, 0.40), (0.19, 0.27, 0.18)),
+}
+
+
+class Style:
+    """The look that the things of one scene share, drawn by chance."""
+
+    def __init__(self, rng: np.random.Generator, kind: str) -> None:
+        self._rng = rng
+        chances = [0.27, 0.15, 0.24, 0.12, 0.11, 0.11]
+        if kind == "informal":
+            chances = [0.05, 0.2, 0.5, 0.25, 0, 0]
+        biome = _BIOMES[str(rng.choice(list(_BIOMES), p=chances))]
+        self._lawn, self._meadow, self._dry, self._soil, self._crown = (jitter(rng, c, 0.12, 0.02) for c in biome)
+        self.crowns = [jitter(rng, self._crown, 0.18, 0.03) for _ in range(4)]
+        dirt = {"informal": 0.85, "village": 0.5, "country": 0.5, "forest": 0.4, "suburb": 0.15}.get(kind, 0.05)
+        self.dirt_streets = bool(rng.random() < dirt)
+        self.markings = not self.dirt_streets and rng.random() < 0.7
+        self.sidewalks = not self.dirt_streets and rng.random() < (0.3 if kind in ("country", "forest") else 0.75)
+        asphalt = rng.uniform(0.28, 0.58)
+        self._asphalt = jitter(rng, (asphalt, asphalt, asphalt * 1.02), 0.03, 0.012)
+        self._concrete = jitter(rng, (0.70, 0.68, 0.64), 0.1, 0.02)
+        self.bare_yards = rng.random() * (1.0 if kind in ("informal", "village") or self.dirt_streets else 0.35)
+        self.walls, self.hedges = rng.random() * 0.9, rng.random() * 0.7
+        self.pools = rng.choice([0, 0, 0.1, 0.4])
+        self.trees = rng.choice([0.25, 0.6, 1.0, 1.8])
+        self.cars = rng.uniform(0.1, 1)
+        self.solar = rng.choice([0, 0, 0.1, 0.3])
+        self.turned_freely = rng.choice([0, 0, 0.15, 0.5])
+        names = list(ROOF_COLOURS)
+        self._roof_colours = [jitter(rng, ROOF_COLOURS[n], 0.08, 0.02) for n in rng.choice(names, 5, replace=False)]
+        self._roof_shares = rng.dirichlet([0.8] * 5)
+        self._slope = rng.uniform(0.2, 0.8)
+        self._covering = rng.choice(["tile", "metal", "smooth", "mixed"])
+        forms = {"flat": 0.9, "gable": 1.6, "hip": 1.3, "pyramid": 0.4, "shed": 0.4, "mansard": 0.25, "skeleton": 0.2}
+        weights = np.array(list(forms.values())) * rng.gamma(0.7, 1, len(forms))
+        self._forms, self._form_shares = list(forms), weights / weights.sum()
+
+    def lawn(self, trimmed: bool = True) -> Surface:
+        """Grass, more or less dry and patchy."""
+        rng = self._rng
+        main = self._lawn if trimmed else self._meadow
+        stripe = (rng.uniform(1, 3), rng.uniform(0, 3.2), rng.choice([0, 0, 0.04]))
+        other = self._dry if rng.random() < 0.5 else jitter(rng, main, 0.2, 0.02)
+        mix = tuple((rng.uniform(0.05, 0.3, 4)).tolist())
+        return Surface(jitter(rng, main, 0.07, 0.012), other, mix, rng.uniform(0.03, 0.09), stripe, 0, 0.08)  # type: ignore[arg-type]
+
+    def soil(self, grassy: bool = True) -> Surface:
+        """Bare ground, with grass in places."""
+        rng = self._rng
+        other = self._meadow if grassy and rng.random() < 0.7 else jitter(rng, self._soil, 0.12, 0.015)
+        mix = tuple((rng.uniform(0.03, 0.28, 4)).tolist())
+        return Surface(jitter(rng, self._soil, 0.07, 0.012), other, mix, rng.uniform(0.02, 0.06), (1, 0, 0), 0, 0.04)  # type: ignore[arg-type]
+
+    def field(self) -> Surface:
+        """A crop, meadow or ploughed field with rows."""
+        rng = self._rng
+        a, b = jitter(rng, (self._soil, self._dry, self._lawn, self._meadow)[rng.integers(4)], 0.15, 0.03), self._dry
+        stripe = rng.uniform(0.7, 4), rng.uniform(0, math.pi), rng.uniform(0, 0.2)
+        return Surface(
+            a,
+            jitter(rng, a if rng.random() < 0.5 else b, 0.15, 0.02),
+            (0.08, 0.12, 0.15, 0.2),
+            rng.uniform(0.02, 0.07),
+            stripe,
+            0,
+            0.1,
+        )
+
+    def paved(self) -> Surface:
+        """Asphalt, concrete, paving stones or gravel, stained and patched."""
+        rng = self._rng
+        base = (self._asphalt, self._concrete, (0.66, 0.60, 0.52), (0.60, 0.50, 0.44), self._soil)[rng.integers(5)]
+        tiles = (rng.uniform(0.5, 3), rng.uniform(0, 3), rng.choice([0, 0, 0.06]))
+        return Surface(
+            jitter(rng, base, 0.1, 0.015), jitter(rng, base, 0.2, 0.02), (0.08, 0.12, 0.14, 0.1), 0.03, tiles
+        )
+
+    def street(self) -> Surface:
+        """A carriageway."""
+        base = self._soil if self.dirt_streets else self._asphalt
+        grain = 0.04 if self.dirt_streets else 0.018
+        return Surface(
+            jitter(self._rng, base, 0.05, 0.01), jitter(self._rng, base, 0.12, 0.01), (0.08, 0.14, 0.15, 0.12), grain
+        )
+
+    def sidewalk(self) -> Surface:
+        """A path of concrete or slabs."""
+        return uniform_surface(jitter(self._rng, self._concrete, 0.08), None, grain=0.03, height=0.1)
+
+    def water(self, pool: bool = False) -> Surface:
+        """A pool, pond or stream."""
+        rng = self._rng
+        colour = jitter(rng, (0.35, 0.66, 0.74), 0.1, 0.04) if pool else jitter(rng, (0.24, 0.30, 0.28), 0.25, 0.05)
+        return uniform_surface(colour, jitter(rng, colour, 0.12), mix=(0.05, 0.08, 0.15, 0.2), grain=0.012)
+
+    def hedge(self, height: float) -> Surface:
+        """Clipped or wild shrubs."""
+        return Surface(
+            jitter(self._rng, self._crown, 0.15),
+            jitter(self._rng, self._crown, 0.3),
+            (0.3, 0.2, 0, 0),
+            0.08,
+            (1, 0, 0),
+            height,
+            0.35,
+        )
+
+    def roof(self, form: str | None = None, large: bool = False) -> Roof:
+        """A roof; `large` ones are flatter and of sheet metal, concrete or felt."""
+        rng = self._rng
+        if form is None:
+            form = str(rng.choice(self._forms, p=self._form_shares))
+        if rng.random() < 0.15:
+            colour = jitter(rng, ROOF_COLOURS[str(rng.choice(list(ROOF_COLOURS)))], 0.12, 0.05)
+        elif form == "flat" or large:
+            names = [
+                "light",
+                "grey",
+                "slate",
+                "white",
+                "beige",
+                "white",
+                "tan",
+                "black",
+                "blue",
+                "green",
+                "maroon",
+                "light",
+            ]
+            colour = jitter(rng, ROOF_COLOURS[str(rng.choice(names))], 0.12, 0.02)
+        else:
+            colour = jitter(rng, self._roof_colours[rng.choice(5, p=self._roof_shares)], 0.1, 0.02)
+        covering = str(rng.choice(["tile", "metal", "smooth"])) if self._covering == "mixed" else self._covering
+        sheet, rows = (1.0, 3.0, 0.0), (0.4, 0.0, True)
+        if form == "flat":
+            sheet = rng.uniform(1, 5), rng.uniform(3, 15), rng.choice([0, 0.1, 0.3])
+        elif covering == "metal" or large:
+            sheet = rng.uniform(0.7, 1.2), rng.uniform(1.8, 8), rng.choice([0.05, 0.15, 0.5, 0.9])
+            rows = rng.choice([0.25, 0.5, 1.0]), rng.uniform(0.02, 0.14), True
+        elif covering == "tile":
+            sheet = 0.5, 0.5, rng.uniform(0.05, 0.35)
+            rows = rng.uniform(0.3, 0.45), rng.uniform(0.03, 0.14), bool(rng.random() < 0.4)
+        worn = ROOF_COLOURS["rust"] if covering == "metal" and rng.random() < 0.35 else jitter(rng, colour, 0.22, 0.025)
+        slope = rng.uniform(0.06, 0.3) if large else self._slope * rng.uniform(0.8, 1.25)
+        return Roof(
+            form, colour, worn, slope, sheet, rows, rng.uniform(0.05, 0.5), rng.uniform(0.01, 0.05),
+            rng.choice([0.85, 1.0, 1.12, 1.25]), rng.choice([0.88, 1.0, 1.12]),
+            rng.choice([0, 0.3, 0.7, 1.0]) if form == "flat" else 0.0,
+        )  # fmt: skip
+
+    def wall(self) -> Colour:
+        """The colour of a façade."""
+        return jitter(
+            self._rng,
+            ((0.75, 0.72, 0.66), (0.6, 0.42, 0.34), (0.85, 0.84, 0.82), (0.6, 0.6, 0.6))[self._rng.integers(4)],
+        )
+
+
+class Ground:
+    """What lies and stands in a scene; blocks of buildings are added by `gigaseg.testing.aerial_blocks`.
+
+    Parameters
+    ----------
+    width_m, height_m : size of the scene.
+    rng : what everything is drawn from.
+    style : the look.
+
+    Attributes
+    ----------
+    natural, paved, things : polygons in the order of painting: soft-edged ground, streets and lots, cars and the like.
+    buildings, trees : what stands there.
+    reach : half the side of the square in (s, t) that covers the view.
+    """
+
+    def __init__(self, width_m: float, height_m: float, rng: np.random.Generator, style: Style) -> None:
+        self.size = np.array([width_m, height_m])
+        self.rng, self.style = rng, style
+        self.natural: list[Patch] = []
+        self.paved: list[Patch] = []
+        self.things: list[Patch] = []
+        self.buildings: list[Building] = []
+        self.trees: list[Tree] = []
+        self.reach = math.hypot(width_m, height_m) / 2 + VIEW_M
+        self._turn = rng.uniform(0, 2 * math.pi)
+        bend = rng.choice([0, 0.08, 0.3])
+        self._period = rng.uniform(150, 400, 2)
+        self._swing = rng.uniform(0, bend, 2) * self._period / (2 * math.pi)
+        self._phase = rng.uniform(0, 2 * math.pi, 2)
+        shape = ((self.size[::-1] + 2 * VIEW_M) / _PITCH_M).astype(int) + 1
+        self._taken = np.zeros(shape, bool)
+
+    def scene(self, st: Points) -> Points:
+        """(s, t) to x and y."""
+        wave = np.sin(2 * math.pi * st[:, ::-1] / self._period + self._phase) * self._swing
+        return moved(st + wave, *(self.size / 2).tolist(), self._turn)
+
+    def at(self, s: float, t: float, turn: float = 0.0) -> tuple[float, float, float]:
+        """x, y and angle of something at (s, t) that is turned by `turn` against the s axis."""
+        x, y = self.scene(np.array([[s, t]]))[0].tolist()
+        lean = math.cos(2 * math.pi * s / self._period[1] + self._phase[1])
+        return x, y, turn + self._turn + math.atan2(lean * self._swing[1] * 2 * math.pi / self._period[1], 1)
+
+    def outline(self, rect: Rect) -> Points:
+        """A rectangle of the (s, t) plane as a polygon of the scene."""
+        s0, t0, s1, t1 = rect
+        across, down = (max(2, int(side / 8) + 2) for side in (s1 - s0, t1 - t0))
+        s, t = np.linspace(s0, s1, across), np.linspace(t0, t1, down)
+        edges = [
+            (s, np.full(across, t0)),
+            (np.full(down, s1), t),
+            (s[::-1], np.full(across, t1)),
+            (np.full(down, s0), t[::-1]),
+        ]
+        return self.scene(np.concatenate([np.stack(edge, 1)[:-1] for edge in edges]))
+
+    def in_view(self, points: Points, margin: float = VIEW_M) -> bool:
+        """Whether the box about some points touches the view."""
+        low, high = points.min(0), points.max(0)
+        return bool((high > -margin).all() and (low < self.size + margin).all())
+
+    def lay(self, target: list[Patch], outline: Points, surface: Surface) -> None:
+        """Add a polygon, unless it is out of view."""
+        if self.in_view(outline):
+            target.append(Patch(outline, surface))
+
+    def put(
+        self, at: tuple[float, float, float], length: float, width: float, surface: Surface, off: float = 0.0
+    ) -> None:
+        """Add a small rectangular thing, `off` m along its own length."""
+        x, y = moved([[off, 0]], *at)[0].tolist()
+        self.lay(self.things, rectangle(x, y, length, width, at[2]), surface)
+
+    def build(self, building: Building, gap: float = 1.5) -> bool:
+        """Add a building if nothing stands within `gap` m of it; whether it did."""
+        corners = [part.corners() for part in building.parts]
+        if not self.in_view(np.concatenate(corners)):
+            return False
+        taken = [self._cells(_grown(outline, gap)) for outline in corners]
+        if any(self._taken[box][mask].any() for box, mask in taken):
+            return False
+        for outline in corners:
+            box, mask = self._cells(outline)
+            self._taken[box] |= mask
+        self.buildings.append(building)
+        return True
+
+    def is_free(self, x: float, y: float) -> bool:
+        """Whether a point is inside the view and not built upon."""
+        col, row = int((x + VIEW_M) / _PITCH_M), int((y + VIEW_M) / _PITCH_M)
+        height, width = self._taken.shape
+        return 0 <= row < height and 0 <= col < width and not self._taken[row, col]
+
+    def plant(self, x: float, y: float, radius: float, kind: str = "round", over: float = 0.15) -> None:
+        """Add a tree; where a building stands only with the chance `over`."""
+        rng = self.rng
+        if -8 < x < self.size[0] + 8 and -8 < y < self.size[1] + 8 and (self.is_free(x, y) or rng.random() < over):
+            colour = jitter(rng, self.style.crowns[rng.integers(4)], 0.14, 0.02)
+            height = radius * (rng.uniform(2, 3.5) if kind == "cone" else rng.uniform(0.9, 2.4))
+            self.trees.append(Tree(x, y, radius, max(height, 0.8), colour, kind))
+
+    def _cells(self, outline: Points) -> tuple[tuple[slice, slice], np.ndarray]:  # type: ignore[type-arg]
+        """Box and mask of a polygon on the grid of what is taken."""
+        points = (outline + VIEW_M) / _PITCH_M
+        limit = np.array(self._taken.shape[::-1])
+        low = np.floor(points.min(0)).astype(int).clip(0, limit)
+        high = (np.ceil(points.max(0)).astype(int) + 1).clip(low, limit)
+        width, height = (high - low).tolist()
+        box = slice(low[1], high[1]), slice(low[0], high[0])
+        if not width or not height:
+            return box, np.zeros((height, width), bool)
+        image = Image.new("1", (width, height))
+        ImageDraw.Draw(image).polygon([tuple(p) for p in points - low], fill=1, outline=1)
+        return box, np.asarray(image)
+
+
+def split(
+    rng: np.random.Generator, rect: Rect, side: float, width: float
+) -> tuple[list[Rect], list[tuple[Rect, float]]]:
+    """Cut a rectangle by streets until blocks are about `side` m; blocks, and each street's strip and width."""
+    s0, t0, s1, t1 = rect
+    long = max(s1 - s0, t1 - t0)
+    if long < side * rng.uniform(1.1, 2) or long < 2 * width + 20:
+        return [rect], []
+    cut, half = long * rng.uniform(0.35, 0.65), width / 2
+    if s1 - s0 >= t1 - t0:
+        first, second, strip = (
+            (s0, t0, s0 + cut - half, t1),
+            (s0 + cut + half, t0, s1, t1),
+            (s0 + cut - half, t0 - half, s0 + cut + half, t1 + half),
+        )
+    else:
+        first, second, strip = (
+            (s0, t0, s1, t0 + cut - half),
+            (s0, t0 + cut + half, s1, t1),
+            (s0 - half, t0 + cut - half, s1 + half, t0 + cut + half),
+        )
+    blocks, streets = [], [(strip, width)]
+    for part in (first, second):
+        more_blocks, more_streets = split(rng, part, side, max(width * rng.uniform(0.75, 1), 4))
+        blocks += more_blocks
+        streets += more_streets
+    return blocks, streets
+
+
+def pave_streets(ground: Ground, streets: list[tuple[Rect, float]]) -> None:
+    """Paint streets with what belongs to them: sidewalks, markings, cars, trees."""
+    rng, style = ground.rng, ground.style
+    surface, kerb = style.street(), style.sidewalk()
+    verge = style.lawn() if rng.random() < 0.5 else style.soil()
+    sidewalk = rng.uniform(1.2, 2.5) if style.sidewalks else 0.0
+    for (s0, t0, s1, t1), width in streets:
+        edge = rng.uniform(0, min(1.5, width / 6))
+        ground.lay(ground.natural, ground.outline((s0 - 1, t0 - 1, s1 + 1, t1 + 1)), verge)
+        if sidewalk and width > 6:
+            ground.lay(ground.paved, ground.outline((s0 + edge, t0 + edge, s1 - edge, t1 - edge)), kerb)
+    target = ground.natural if style.dirt_streets else ground.paved
+    for (s0, t0, s1, t1), width in streets:
+        inset = sidewalk + min(0.8, width / 8) if width > 6 else 0.4
+        ground.lay(target, ground.outline((s0 + inset, t0 + inset, s1 - inset, t1 - inset)), surface)
+    paint = uniform_surface(jitter(rng, (0.85, 0.85, 0.8), 0.1))
+    trees = rng.random() < 0.4
+    for (s0, t0, s1, t1), width in streets:
+        along_s, length = s1 - s0 > t1 - t0, max(s1 - s0, t1 - t0)
+        middle = (t0 + t1) / 2 if along_s else (s0 + s1) / 2
+        start = s0 if along_s else t0
+        turn = 0.0 if along_s else math.pi / 2
+
+        def place(
+            along: float, off: float, a: bool = along_s, b: float = start, c: float = middle, d: float = turn
+        ) -> tuple[float, float, float]:
+            return ground.at(b + along, c + off, d) if a else ground.at(c + off, b + along, d)
+
+        if style.markings and width > 7:
+            step = rng.choice([0, 4, 6])
+            for along in np.arange(3, length - 3, step or 3):
+                if rng.random() < 0.95:
+                    ground.lay(ground.paved, rectangle(*_flat(place(along, 0), 2.0 if step else 3.1, 0.15)), paint)
+        for along in np.arange(4, length - 4, 7):
+            if rng.random() < 0.3 * style.cars:
+                side = rng.choice([-1, 1])
+                add_car(ground, place(along, side * width * rng.choice([0.18, 0.26])))
+            if trees and rng.random() < 0.35 * style.trees:
+                x, y, _ = place(along, rng.choice([-1, 1]) * (width / 2 - 0.3))
+                ground.plant(x, y, rng.uniform(1.5, 4))
+
+
+def _flat(at: tuple[float, float, float], length: float, width: float) -> tuple[float, float, float, float, float]:
+    return at[0], at[1], length, width, at[2]
+
+
+_PAINTS: tuple[Colour, ...] = (
+    (0.92, 0.92, 0.92), (0.9, 0.9, 0.9), (0.75, 0.76, 0.78), (0.55, 0.56, 0.58), (0.12, 0.12, 0.13), (0.16, 0.16, 0.2),
+    (0.6, 0.12, 0.12), (0.15, 0.22, 0.45), (0.7, 0.65, 0.5), (0.2, 0.35, 0.25), (0.85, 0.7, 0.15),
+)  # fmt: skip
+
+
+def add_car(ground: Ground, at: tuple[float, float, float]) -> None:
+    """A car, van, truck or bus."""
+    rng = ground.rng
+    body = jitter(rng, _PAINTS[rng.integers(len(_PAINTS))], 0.05, 0.02)
+    glass, kind = (0.14, 0.16, 0.19), rng.random()
+    if kind < 0.88:
+        length, width, height = rng.uniform(3.8, 5), rng.uniform(1.65, 1.95), rng.uniform(1.35, 1.8)
+        ground.put(at, length, width, uniform_surface(body, height=0.9))
+        ground.put(at, length * 0.56, width * 0.88, uniform_surface(glass, height=height - 0.1), -0.05 * length)
+        ground.put(at, length * 0.34, width * 0.8, uniform_surface(body, height=height), -0.07 * length)
+        return
+    length, width, height = rng.uniform(6, 14), rng.uniform(2.2, 2.6), rng.uniform(2.4, 3.8)
+    ground.put(at, length, width, uniform_surface(body, height=height, stripe=(1.2, at[2], rng.choice([0, 0.05]))))
+    if kind < 0.96:
+        cab = jitter(rng, _PAINTS[rng.integers(len(_PAINTS))], 0.05, 0.02)
+        ground.put(at, 2.0, width, uniform_surface(cab, height=2.5), length / 2 + 1.2)
+        ground.put(at, 0.5, width * 0.9, uniform_surface(glass, height=2.3), length / 2 + 2.1)
+
+
+def _grown(outline: Points, gap: float) -> Points:
+    """A polygon pushed outwards from its middle by about `gap` m."""
+    middle = (outline.min(0) + outline.max(0)) / 2
+    away = outline - middle
+    return np.asarray(middle + away * (1 + gap * 1.3 / np.maximum(np.hypot(*away.T), 1))[:, np.newaxis])
+
+
+def parts_bounds(parts: list[Part]) -> tuple[Points, Points]:
+    """Smallest and largest x and y of some wings."""
+    points = np.concatenate([part.corners() for part in parts])
+    return points.min(0), points.max(0)
+
+
+def at_height(surface: Surface, height: float) -> Surface:
+    """The same surface at another height."""
+    return replace(surface, height=height)
