@@ -75,6 +75,7 @@ def _photographed(image: Field, rng: np.random.Generator) -> npt.NDArray[np.uint
     image = soft(image, rng.choice([rng.uniform(0.25, 0.6), rng.uniform(0.5, 1.1)]))
     if rng.random() < 0.35:
         image = image + rng.uniform(0.3, 1.2) * (image - soft(image, 1.0))
+    image = image * (rng.uniform(0.33, 0.52) / max(float(image.mean()), 0.05)) ** rng.uniform(0.5, 1)  # exposure
     haze = rng.uniform(0, 0.22) if rng.random() < 0.4 else 0.0
     image = image * (1 - haze) + haze * np.array([0.75, 0.8, 0.86])
     image = (image * rng.normal(1, 0.035, 3)).clip(0, None)

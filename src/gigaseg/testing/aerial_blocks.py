@@ -39,7 +39,7 @@ def lay_out(width_m: float, height_m: float, seed: int, kind: str) -> Ground:
     base = ground.style.lawn(trimmed=False) if rng.random() < 0.6 else ground.style.soil()
     ground.lay(ground.natural, ground.outline(whole), base)
     blocks, streets = split(rng, whole, side * rng.uniform(0.75, 1.3), street * rng.uniform(0.75, 1.3))
-    names, weights = list(fillers), np.array(list(fillers.values())) * rng.gamma(1.5, 1, len(fillers))
+    names, weights = list(fillers), np.array(list(fillers.values())) * rng.gamma(2.5, 1, len(fillers))
     for block in blocks:
         fill = FILLERS[str(rng.choice(names, p=weights / weights.sum()))]
         if ground.in_view(ground.outline(block)):
@@ -412,7 +412,8 @@ def _car_park(ground: Ground, rect: Rect) -> None:
                 continue
             ground.lay(ground.paved, rectangle(*moved([[0, 1.3]], x, y, angle)[0].tolist(), 4.8, 0.12, angle), line)
             if rng.random() < full:
-                add_car(ground, (x, y, angle + (math.pi if rng.random() < 0.5 else 0) + rng.normal(0, 0.02)))
+                turn = (math.pi if rng.random() < 0.5 else 0) + rng.normal(0, 0.03)
+                add_car(ground, (x, y, angle + turn), trucks=0.02)
 
 
 def _slabs(ground: Ground, block: Rect) -> None:
@@ -420,7 +421,7 @@ def _slabs(ground: Ground, block: Rect) -> None:
     rng, style = ground.rng, ground.style
     s0, t0, s1, t1 = block
     ground.lay(ground.natural, ground.outline(block), style.lawn())
-    pieces, paths = split(rng, block, rng.uniform(35, 70), rng.uniform(4, 12))
+    pieces, paths = split(rng, block, rng.uniform(28, 60), rng.uniform(4, 12))
     for strip, _ in paths:
         ground.lay(ground.paved, ground.outline(strip), style.sidewalk() if rng.random() < 0.5 else style.street())
     storeys = rng.uniform(8, 30)
@@ -428,7 +429,7 @@ def _slabs(ground: Ground, block: Rect) -> None:
         if rng.random() < 0.2:
             _car_park(ground, (a, b, c, d))
             continue
-        long, deep = max(c - a, d - b) * rng.uniform(0.6, 0.9), rng.uniform(10, 18)
+        long, deep = max(c - a, d - b) * rng.uniform(0.65, 0.95), rng.uniform(10, 20)
         size = (long, deep) if c - a > d - b else (deep, long)
         shape = str(rng.choice(["rect", "rect", "rect", "L", "U", "H", "plus", "ring", "step", "round", "polygon"]))
         if shape in ("round", "polygon", "plus", "H", "ring", "U"):
@@ -629,10 +630,10 @@ _SCENES: dict[str, tuple[float, float, dict[str, float]]] = {
     "town": (
         60,
         11,
-        {"old": 6, "houses": 1.2, "cottages": 1, "park": 0.5, "parking": 0.4, "campus": 0.5, "slabs": 0.5},
+        {"old": 6, "houses": 1.2, "cottages": 1, "park": 0.5, "parking": 0.25, "campus": 0.5, "slabs": 0.5},
     ),
-    "city": (90, 16, {"slabs": 5, "old": 2, "halls": 1, "parking": 0.7, "park": 0.8, "campus": 0.4}),
-    "industry": (110, 14, {"halls": 6, "parking": 0.7, "park": 0.6, "campus": 1, "fields": 0.3}),
+    "city": (90, 16, {"slabs": 5, "old": 2, "halls": 1, "parking": 0.35, "park": 0.6, "campus": 0.4}),
+    "industry": (110, 14, {"halls": 6, "parking": 0.35, "park": 0.5, "campus": 1, "fields": 0.3}),
     "country": (170, 6, {"fields": 4, "farm": 2.5, "forest": 1, "park": 0.6, "lake": 0.3, "houses": 0.5}),
     "forest": (140, 6, {"forest": 5, "park": 1, "houses": 0.8, "lake": 0.4, "fields": 0.5}),
     "open": (120, 8, {"fields": 3, "lake": 1, "forest": 1, "park": 2, "parking": 0.5}),

@@ -388,12 +388,12 @@ _PAINTS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-def add_car(ground: Ground, at: tuple[float, float, float]) -> None:
-    """A car, van, truck or bus."""
+def add_car(ground: Ground, at: tuple[float, float, float], trucks: float = 0.12) -> None:
+    """A car, or with the chance `trucks` a van, truck or bus."""
     rng = ground.rng
     body = jitter(rng, _PAINTS[rng.integers(len(_PAINTS))], 0.05, 0.02)
-    glass, kind = (0.14, 0.16, 0.19), rng.random()
-    if kind < 0.88:
+    glass, is_large = (0.14, 0.16, 0.19), rng.random() < trucks
+    if not is_large:
         length, width, height = rng.uniform(3.8, 5), rng.uniform(1.65, 1.95), rng.uniform(1.35, 1.8)
         ground.put(at, length, width, uniform_surface(body, height=0.9))
         ground.put(at, length * 0.56, width * 0.88, uniform_surface(glass, height=height - 0.1), -0.05 * length)
@@ -401,7 +401,7 @@ def add_car(ground: Ground, at: tuple[float, float, float]) -> None:
         return
     length, width, height = rng.uniform(6, 14), rng.uniform(2.2, 2.6), rng.uniform(2.4, 3.8)
     ground.put(at, length, width, uniform_surface(body, height=height, stripe=(1.2, at[2], rng.choice([0, 0.05]))))
-    if kind < 0.96:
+    if rng.random() < 0.65:
         cab = jitter(rng, _PAINTS[rng.integers(len(_PAINTS))], 0.05, 0.02)
         ground.put(at, 2.0, width, uniform_surface(cab, height=2.5), length / 2 + 1.2)
         ground.put(at, 0.5, width * 0.9, uniform_surface(glass, height=2.3), length / 2 + 2.1)

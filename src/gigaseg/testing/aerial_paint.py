@@ -17,7 +17,7 @@ from gigaseg.testing.aerial_roofs import profile, roof_look
 Field = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-MARGIN_M = 9.0
+MARGIN_M = 7.0
 """Rendered around the scene, for the shadows and crowns that reach into it."""
 
 
@@ -75,12 +75,12 @@ class Canvas:
         self.colour = np.zeros((*self._shape, 3), np.float32)
         self._slope = np.zeros((2, *self._shape), np.float32)
         self.roof: Mask = np.zeros(self._shape, bool)
+        self._roof_height = np.zeros(self._shape, np.float32)
         self._owner = np.zeros(self._shape, np.int32)
         self._paint_ground()
         for index, building in enumerate(ground.buildings, start=1):
             self._raise(building, index)
         self._furnish()
-        self.roof_height = np.where(self.roof, self.height, 0)
         self.foliage: Mask = np.zeros(self._shape, bool)
         for tree in sorted(ground.trees, key=lambda tree: tree.height):
             self._plant(tree)
@@ -182,6 +182,7 @@ class Canvas:
             return
         box, x, y = window
         top = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
+        even = np.zeros_like(top)
         colour, slope = np.zeros((*top.shape, 3), np.float32), np.zeros((2, *top.shape), np.float32)
         noise, grain = [field[box] for field in self._noise], self._grain[box]
         for part in building.parts:
@@ -191,6 +192,7 @@ class Canvas:
             form = profile(part, u, v, inside, self._pitch)
             higher = inside & (form.z > top)
             top[higher] = form.z[higher]
+            even[higher] = (form.z - form.rim * np.float32(part.roof.parapet))[higher]
             colour[higher] = roof_look(part, form, noise, grain, self._pitch, self._rng)[higher]
             for axis, value in enumerate((form.du * c - form.dv * s, form.du * s + form.dv * c)):
                 slope[axis][higher] = value[higher]
@@ -199,6 +201,7 @@ class Canvas:
         self.colour[box][higher] = colour[higher]
         self._slope[:, box[0], box[1]][:, higher] = slope[:, higher]
         self.roof[box] |= top > 0
+        self._roof_height[box] = np.maximum(self._roof_height[box], even)
         self._owner[box][higher] = index
 
     def _furnish(self) -> None:
@@ -275,19 +278,20 @@ class Canvas:
         if steps < 1 or tilt < 0.01:
             return image, self.roof
         walls = np.array([(0.5, 0.5, 0.5), *(building.wall for building in self._ground.buildings)], np.float32)
-        seen, seen_roof = image.copy(), self.roof & (self.roof_height * tilt < self._pitch)
+        seen, seen_roof = image.copy(), self.roof & (self._roof_height * tilt < self._pitch)
         for step in range(1, steps + 1):
             shift = -dx / tilt * step, -dy / tilt * step
             rise = step * self._pitch / tilt  # what is so high is shifted by so many pixels
-            floor = (step + 1) * self._pitch / tilt
+            # higher than what the next step shows, and more than a roof climbs in a step: the face of a wall
+            floor = rise + self._pitch / tilt + 2.5 * self._pitch
             height = _moved(self.height, *shift)
             above = height >= rise
             top = above & (height < floor)
             wall = above & ~top & (_moved(self._owner, *shift) > 0)
-            facade = walls[_moved(self._owner, *shift)[wall]] * (0.62 if rise % 3 > 1.9 else 0.85)
+            facade = walls[_moved(self._owner, *shift)[wall]] * (0.45 if rise % 3 > 1.9 else 0.7)
             seen[top] = _moved(image, *shift)[top]
             seen[wall] = facade * (light.sky + 0.4 * light.sunlight)
-            roof = _moved(self.roof_height, *shift)
+            roof = _moved(self._roof_height, *shift)
             seen_roof[roof >= floor] = False
             seen_roof[(roof >= rise) & (roof < floor)] = True
         return seen, seen_roof
