@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.testing.aerial_parts import Part
+from gigaseg.testing.aerial.parts import Part
 
 Field = npt.NDArray[np.float32]
 

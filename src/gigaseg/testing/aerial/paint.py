@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from gigaseg.testing.aerial_layout import Ground
-from gigaseg.testing.aerial_parts import NOISE_M, Building, Part, Patch, Tree
-from gigaseg.testing.aerial_roofs import profile, roof_look
+from gigaseg.testing.aerial.ground import Ground
+from gigaseg.testing.aerial.parts import NOISE_M, Building, Part, Patch, Tree
+from gigaseg.testing.aerial.roofs import profile, roof_look
 
 Field = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -277,33 +277,50 @@ class Canvas:
         steps = math.ceil(tilt * float(self.height.max()) / self._pitch)
         if steps < 1 or tilt < 0.01:
             return image, self.roof
+        back = np.array([dy, dx]) / tilt
+        place = self._source(self.height, back, tilt, steps)
+        hidden = self._source(self._roof_height, back, tilt, steps)
+        step = self._pitch / tilt
+        # higher than what the next step shows, and more than a roof climbs in a step: the face of a wall
+        limit = step + 2.5 * self._pitch
+        seen = image.reshape(-1, 3)[place[0]]
+        rise = place[1] * np.float32(step)
+        wall = (self.height.ravel()[place[0]] >= rise + limit) & (self._owner.ravel()[place[0]] > 0)
         walls = np.array([(0.5, 0.5, 0.5), *(building.wall for building in self._ground.buildings)], np.float32)
-        seen, seen_roof = image.copy(), self.roof & (self._roof_height * tilt < self._pitch)
-        for step in range(1, steps + 1):
-            shift = -dx / tilt * step, -dy / tilt * step
-            rise = step * self._pitch / tilt  # what is so high is shifted by so many pixels
-            # higher than what the next step shows, and more than a roof climbs in a step: the face of a wall
-            floor = rise + self._pitch / tilt + 2.5 * self._pitch
-            height = _moved(self.height, *shift)
-            above = height >= rise
-            top = above & (height < floor)
-            wall = above & ~top & (_moved(self._owner, *shift) > 0)
-            facade = walls[_moved(self._owner, *shift)[wall]] * (0.45 if rise % 3 > 1.9 else 0.7)
-            seen[top] = _moved(image, *shift)[top]
-            seen[wall] = facade * (light.sky + 0.4 * light.sunlight)
-            roof = _moved(self._roof_height, *shift)
-            seen_roof[roof >= floor] = False
-            seen_roof[(roof >= rise) & (roof < floor)] = True
-        return seen, seen_roof
+        row, col = np.nonzero(wall)
+        across = (col * back[0] - row * back[1]) * self._pitch
+        window = (np.mod(rise[wall], 3) > 1.8) & (np.mod(across, 2.6) < 1.5)
+        facade = walls[self._owner.ravel()[place[0][wall]]] * np.where(window, 0.4, 0.75)[:, np.newaxis]
+        seen[wall] = facade * (light.sky + 0.4 * light.sunlight)
+        high = self._roof_height.ravel()[hidden[0]] >= hidden[1] * np.float32(step) + limit
+        return seen, self.roof.ravel()[hidden[0]] & ~high
+
+    def _source(
+        self, height: Field, back: npt.NDArray[np.float64], tilt: float, steps: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Flat index of the point that each pixel of a leaning image shows, and how many pixels it was shifted."""
+        shifted = np.zeros(self._shape, np.int32)
+        for step in range(1, steps + 1):  # the farthest that is high enough hides what is behind it
+            y, x = (round(-step * part) for part in back)
+            target, source = _overlap(self._shape, x, y)
+            shifted[target][height[source] >= step * self._pitch / tilt] = step
+        moves = np.round(-np.arange(steps + 1)[:, np.newaxis] * back).astype(np.int64) @ (self._shape[1], 1)
+        return np.arange(shifted.size).reshape(self._shape) + moves[shifted], shifted
 
 
-def _moved(field: npt.NDArray[Any], dx: float, dy: float) -> npt.NDArray[Any]:
+def _overlap(shape: tuple[int, ...], x: int, y: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The pixels that have another (x, y) pixels further on, and those others."""
+    height, width = shape[:2]
+    x, y = max(-width, min(x, width)), max(-height, min(y, height))
+    return (
+        (slice(max(0, -y), height - max(0, y)), slice(max(0, -x), width - max(0, x))),
+        (slice(max(0, y), height + min(0, y)), slice(max(0, x), width + min(0, x))),
+    )
+
+
+def _moved(field: Field, dx: float, dy: float) -> Field:
     """The field as seen (dx, dy) pixels further on, 0 outside."""
-    x, y = round(dx), round(dy)
-    height, width = field.shape[:2]
     result = np.zeros_like(field)
-    if abs(x) < width and abs(y) < height:
-        result[max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)] = field[
-            max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)
-        ]
+    target, source = _overlap(field.shape, round(dx), round(dy))
+    result[target] = field[source]
     return result

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from gigaseg.errors import ConfigError, unknown
-from gigaseg.testing.aerial_blocks import AERIAL_KINDS, lay_out
-from gigaseg.testing.aerial_paint import Canvas, Field, Light
+from gigaseg.testing.aerial.blocks import AERIAL_KINDS, lay_out
+from gigaseg.testing.aerial.paint import Canvas, Field, Light
 
 _EIGHT = np.ones((3, 3), int)
 
