@@ -280,13 +280,14 @@ def _court(ground: Ground, at: At) -> None:
 
 
 def _lake(ground: Ground, block: Rect) -> None:
-    _park(ground, block)
+    """Water with trees along its shore."""
+    rng, style = ground.rng, ground.style
     s0, t0, s1, t1 = block
-    inset = ground.rng.uniform(2, 15)
-    if min(s1 - s0, t1 - t0) > 3 * inset:
-        ground.lay(
-            ground.natural, ground.outline((s0 + inset, t0 + inset, s1 - inset, t1 - inset)), ground.style.water()
-        )
+    ground.lay(ground.natural, ground.outline(block), style.lawn(False))
+    wide = rng.uniform(2, 15)
+    ground.lay(ground.natural, ground.outline((s0 + wide, t0 + wide, s1 - wide, t1 - wide)), style.water())
+    for shore in ((s0, t0, s1, t0 + wide), (s0, t1 - wide, s1, t1), (s0, t0, s0 + wide, t1), (s1 - wide, t0, s1, t1)):
+        scatter_trees(ground, shore, 100 * style.trees, 1, 6)
 
 
 FILLERS: dict[str, Callable[[Ground, Rect], None]] = {
