@@ -11,11 +11,14 @@ from PIL import Image
 
 from gigaseg.errors import ConfigError, unknown
 from gigaseg.testing.aerial.blocks import AERIAL_KINDS, lay_out
-from gigaseg.testing.aerial.paint import Canvas, Field, Light
+from gigaseg.testing.aerial.paint import Canvas, Light
+
+__all__ = ["AERIAL_KINDS", "synthetic_aerial"]
 
 _EIGHT = np.ones((3, 3), int)
 
 _CHANCES = (0.24, 0.12, 0.12, 0.12, 0.09, 0.10, 0.08, 0.07, 0.06)
+"""How often each of `AERIAL_KINDS` is drawn."""
 
 
 def synthetic_aerial(
@@ -65,7 +68,7 @@ def synthetic_aerial(
     return _photographed(fine, np.random.default_rng([seed, 103])), np.asarray(labels, np.int32)
 
 
-def _photographed(image: Field, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def _photographed(image: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """What camera, air and file format make of an image of display RGB, 0..1."""
     from scipy.ndimage import gaussian_filter
 

@@ -86,7 +86,8 @@ def _car_park(ground: Ground, rect: Rect) -> None:
             x, y, angle = ground.at(s, t, math.pi / 2)
             if not ground.is_free(x, y) or not ground.in_view(np.array([[x, y]]), 4):
                 continue
-            ground.lay(ground.paved, rectangle(*moved([[0, 1.3]], x, y, angle)[0].tolist(), 4.8, 0.12, angle), line)
+            px, py = moved([[0, 1.3]], x, y, angle)[0].tolist()
+            ground.lay(ground.paved, rectangle(px, py, 4.8, 0.12, angle), line)
             if rng.random() < full:
                 turn = (math.pi if rng.random() < 0.5 else 0) + rng.normal(0, 0.03)
                 add_car(ground, (x, y, angle + turn), trucks=0.02)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from gigaseg.testing.aerial.parts import (
@@ -70,7 +71,8 @@ class Ground:
     def scene(self, st: Points) -> Points:
         """(s, t) to x and y."""
         wave = np.sin(2 * math.pi * st[:, ::-1] / self._period + self._phase) * self._swing
-        return moved(st + wave, *(self.size / 2).tolist(), self._turn)
+        x, y = (self.size / 2).tolist()
+        return moved(st + wave, x, y, self._turn)
 
     def at(self, s: float, t: float, turn: float = 0.0) -> tuple[float, float, float]:
         """x, y and angle of something at (s, t) that is turned by `turn` against the s axis."""
@@ -136,7 +138,7 @@ class Ground:
             height = radius * (rng.uniform(2, 3.5) if kind == "cone" else rng.uniform(0.9, 2.4))
             self.trees.append(Tree(x, y, radius, max(height, 0.8), colour, kind))
 
-    def _cells(self, outline: Points) -> tuple[tuple[slice, slice], np.ndarray]:  # type: ignore[type-arg]
+    def _cells(self, outline: Points) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
         """Box and mask of a polygon on the grid of what is taken."""
         points = (outline + VIEW_M) / _PITCH_M
         limit = np.array(self._taken.shape[::-1])

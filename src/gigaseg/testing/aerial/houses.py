@@ -209,9 +209,9 @@ def old_town(ground: Ground, block: Rect) -> None:
                 step = length - along
             if rng.random() < 0.9:
                 own = deep * rng.uniform(0.8, 1.0)
-                middle = np.array([a, b]) + direction * (along + step / 2) + normal * own / 2
+                s, t = np.array([a, b]) + direction * (along + step / 2) + normal * own / 2
                 form = str(rng.choice(["gable", "gable", "flat", "mansard", "hip", "shed"]))
-                at = ground.at(*middle.tolist(), math.atan2(direction[1], direction[0]))
+                at = ground.at(float(s), float(t), math.atan2(direction[1], direction[0]))
                 roof = style.roof(form)
                 part = Part(*at[:2], step + 0.3, own, at[2], storey * rng.uniform(0.8, 1.2), roof)
                 building = Building([part], style.wall())

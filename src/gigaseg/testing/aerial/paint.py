@@ -252,7 +252,6 @@ class Canvas:
         slope_x[soft], slope_y[soft] = gx[soft].clip(-1.5, 1.5), gy[soft].clip(-1.5, 1.5)
         facing = (lz - slope_x * lx - slope_y * ly) / np.sqrt(1 + slope_x**2 + slope_y**2) / lz
         facing = np.clip(facing, 0, 1.7) * (1 - self._shadow(light))
-        # next to a wall half of the sky is hidden
         return np.asarray(self.colour * (light.sky + light.sunlight * facing[..., np.newaxis]), np.float32)
 
     def _shadow(self, light: Light) -> Field:

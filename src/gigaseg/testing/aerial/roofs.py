@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,9 @@ def profile(part: Part, u: Field, v: Field, inside: npt.NDArray[np.bool_], pitch
     half, wide = part.length / 2, part.width / 2
     a, b = half - np.abs(u), wide - np.abs(v)
     zero = np.zeros(u.shape, np.float32)
+    z: npt.NDArray[Any]
+    du: npt.NDArray[Any]
+    dv: npt.NDArray[Any]
     du, dv, along, down = zero, zero, u, v
     ridge = rim = np.zeros(u.shape, bool)
     edge = np.minimum(a, b)

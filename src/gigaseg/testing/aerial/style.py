@@ -60,15 +60,15 @@ class Style:
         main = self._lawn if trimmed else self._meadow
         stripe = (rng.uniform(1, 3), rng.uniform(0, 3.2), rng.choice([0, 0, 0.04]))
         other = self._dry if rng.random() < 0.5 else jitter(rng, main, 0.2, 0.02)
-        mix = tuple((rng.uniform(0.05, 0.3, 4)).tolist())
-        return Surface(jitter(rng, main, 0.07, 0.012), other, mix, rng.uniform(0.03, 0.09), stripe, 0, 0.08)  # type: ignore[arg-type]
+        mix = tuple(rng.uniform(0.05, 0.3, 4).tolist())
+        return Surface(jitter(rng, main, 0.07, 0.012), other, mix, rng.uniform(0.03, 0.09), stripe, 0, 0.08)
 
     def soil(self, grassy: bool = True) -> Surface:
         """Bare ground, with grass in places."""
         rng = self._rng
         other = self._meadow if grassy and rng.random() < 0.7 else jitter(rng, self._soil, 0.12, 0.015)
-        mix = tuple((rng.uniform(0.03, 0.28, 4)).tolist())
-        return Surface(jitter(rng, self._soil, 0.07, 0.012), other, mix, rng.uniform(0.02, 0.06), (1, 0, 0), 0, 0.04)  # type: ignore[arg-type]
+        mix = tuple(rng.uniform(0.03, 0.28, 4).tolist())
+        return Surface(jitter(rng, self._soil, 0.07, 0.012), other, mix, rng.uniform(0.02, 0.06), (1, 0, 0), 0, 0.04)
 
     def field(self) -> Surface:
         """A crop, meadow or ploughed field with rows."""
