@@ -2,9 +2,9 @@
 
 Trains SAM's mask decoder alone, then DenseSAM whole and with one part after the other taken away (local branch, global
 branch, boundary head), each from the same seeds, and measures them on the images that validate: object Dice, AJI and PQ
-with intervals over images, and their difference to the whole method on the same images. Two more rows, `--more`, are of
-options that paper and code leave open. A row that is finished is kept in the work folder and not trained again, one that was
-interrupted goes on. Options of the loop and of DenseSAM are those of `gigaseg train densesam`.
+with intervals over images, and their difference to the whole method on the same images. More rows, `--more`, are of
+options that paper and code leave open. A row that is finished is kept in the work folder and not trained again, one
+that was interrupted goes on. Options of the loop and of DenseSAM are those of `gigaseg train densesam`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ ROWS: dict[str, dict[str, Any]] = {
 MORE: dict[str, dict[str, Any]] = {
     "DenseSAM, image tokens updated": {"image_token_update": True},
     "DenseSAM, injected at the end": {"site": "end"},
+    "DenseSAM, decoder trained too": {"trained": "decoder"},
 }
 """Options by which paper and code differ."""
 
@@ -202,11 +203,12 @@ def page(about: Mapping[str, Any], command: str, rows: Mapping[str, Any]) -> str
         "",
         f"`{command}`",
         "",
-        f"{about['sam']['name']} on {about['data']}: {about['images'][0]} images train, {about['images'][1]} are measured; "
+        f"{about['sam']['name']} on {about['data']}: {about['images'][0]} images train, {about['images'][1]} are "
+        "measured; "
         f"{' or '.join(map(str, steps))} steps of {about['loop']['batch'] * about['loop']['accumulate']} crops; "
-        f"{', '.join(sorted({row['machine'] for row in rows.values()}))}. In %, means over images and seeds; intervals are "
-        "95 % bootstraps over images; Δ is AJI less that of the whole method, paired over images. *Paper*: Table 3 (CPM17, "
-        "ViT-H, one seed).",
+        f"{', '.join(sorted({row['machine'] for row in rows.values()}))}. In %, means over images and seeds; intervals "
+        "are 95 % bootstraps over images; Δ is AJI less that of the whole method, paired over images. *Paper*: Table 3 "
+        "(CPM17, ViT-H, one seed).",
         "",
         "| | trained | seeds | object Dice | AJI | Δ AJI | PQ | paper: Dice / AJI / PQ |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,7 +1,8 @@
 """A raster with footprints as images to train and to measure on: the left two thirds and the right third.
 
-`python benchmarks/raster_data.py --raster town.tif --footprints town_buildings.geojson --out training/town` writes a folder
-of the plain layout at `--pixel-size` m (on the map). A footprint that the border between both cuts is in both, cut.
+`python benchmarks/raster_data.py --raster town.tif --footprints town_buildings.geojson --out training/town` writes a
+folder of the plain layout at `--pixel-size` m (on the map). A footprint that the border between both cuts is in both,
+cut.
 """
 
 from __future__ import annotations

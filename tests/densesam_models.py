@@ -10,11 +10,11 @@ from samples import write_random_sam
 
 
 def write_learnt_densesam(folder, steps=80, **changes):
-    """Train it over a SAM that has learnt nothing; returns the file of its checkpoint."""
+    """Train it, with a SAM that has learnt nothing; returns the file of its checkpoint."""
     base = folder / "sam.safetensors"
     write_random_sam(base)
     training = DenseSamTraining(**{"crop": 96, "smallest": 22, "largest": 30, "inner_idx": (0, 1), "colour": STILL,
-                                   "points": 2000, **changes})  # fmt: skip
+                                   "points": 2000, "trained": "all", "sam_scale": 1.0, **changes})  # fmt: skip
     loop = LoopConfig(
         steps=steps, batch=4, rate=1e-2, warmup=5, beta2=0.95, ema=0.9, decay=0.0, precision="fp32", device="cpu",
         threads=1, workers=0, log_every=1000, save_every=1000, validate_every=1000,

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -58,7 +57,7 @@ def test_one_command_gives_table_3_and_nothing_is_trained_twice(run, tmp_path):
     again, _ = run("--more")
     assert all(path.stat().st_mtime_ns == time for path, time in weights.items())
     assert "DenseSAM, injected at the end" in again
-    assert len(list((tmp_path / "work").rglob("best.safetensors"))) == 7
+    assert len(list((tmp_path / "work").rglob("best.safetensors"))) == 8
 
 
 def test_another_budget_is_another_table(run):

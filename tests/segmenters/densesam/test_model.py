@@ -40,7 +40,7 @@ def test_parameters_of_the_ablation_are_those_of_table_3():
 
 
 def test_the_retrained_decoder_is_sam_s_with_one_mask_token():
-    """3.63M of Table 3: 3,637,377 with an IoU head for one mask, which no loss reaches and which is not counted here."""
+    """3.63M of Table 3: 3,637,377 with an IoU head for one mask, which no loss reaches."""
     config = DenseSamConfig(heads=1, local_branch=False, global_branch=False, image_token_update=True)
     model = build(CONFIGS["vit_h"], "meta")
     with torch.device("meta"):

@@ -161,7 +161,7 @@ def test_a_grid_covers_an_image_and_no_tile_leaves_it():
 
 def test_the_losses_weights_and_the_branch_decide_what_is_minimised(sam, discs_apart, training):
     found = loss_of(DenseSamMethod(training, str(sam)), discs_apart[0][:2])[1]
-    parts = {name: float(value) for name, value in found.items()}
+    parts = {name: float(value.detach()) for name, value in found.items()}
     assert parts["loss"] == pytest.approx(
         0.5 * parts["bce"] + 0.5 * parts["dice"] + 0.1 * parts["contrastive"], rel=1e-5
     )
@@ -175,7 +175,7 @@ def test_the_losses_weights_and_the_branch_decide_what_is_minimised(sam, discs_a
 def test_images_without_objects_give_a_step(sam, discs_apart, training):
     sample = discs_apart[0][0]
     empty = replace(sample, labels=np.zeros_like(sample.labels), diameter=float("nan"))
-    model, losses = loss_of(DenseSamMethod(training, str(sam)), [empty, empty])
+    _, losses = loss_of(DenseSamMethod(training, str(sam)), [empty, empty])
     losses["loss"].backward()
     assert torch.isfinite(losses["loss"])
 

@@ -67,8 +67,8 @@ class DenseSam:
             self._rule = "robust" if dual else "components"
         if self._rule != "components" and not dual:
             raise SegmenterError(
-                f"segmenter 'densesam': option 'instances' is {self._rule!r}, accepted with these weights, which have no "
-                "boundary head: auto, components"
+                f"segmenter 'densesam': option 'instances' is {self._rule!r}, accepted with these weights, which have "
+                "no boundary head: auto, components"
             )
         self._threshold: float = options["threshold"]
         self._boundary: float = options["boundary_threshold"]

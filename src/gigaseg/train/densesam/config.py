@@ -28,8 +28,8 @@ class DenseSamTraining:
     iou_token: str = key("sam", "the token beside the mask token: SAM's, or random, as in the published code",
                          choices=("sam", "random"))  # fmt: skip
     trained: str = key(
-        "added", "added: what DenseSAM adds to SAM, as published; decoder: SAM's mask decoder too (the paper's baseline, "
-        "where nothing is injected); all: SAM's encoder too, for one that is too small to serve as it is",
+        "added", "added: what DenseSAM adds to SAM, as published; decoder: SAM's mask decoder too (the paper's "
+        "baseline, where nothing is injected); all: SAM's encoder too, for one that is too small to serve as it is",
         choices=("added", "decoder", "all"),
     )  # fmt: skip
     sam_scale: float = key(0.3, "learning rate of SAM's own weights, times that of what is added", low=0)

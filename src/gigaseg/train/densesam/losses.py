@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 OVERSAMPLED, UNSURE = 3, 0.75
 """Candidates a point, and the share of points that are the least sure ones of them; as in PointRend (Kirillov et al.
