@@ -61,6 +61,8 @@ def train(args: Namespace) -> None:
         evaluate_part(args, config)
         return
     method = METHODS[args.method].make(args)
+    if method.drops and config.schedule != "cosine":
+        raise ConfigError(f"--schedule is {config.schedule}, accepted with --drops: cosine, which these replace")
     entries = read_layout(args.layout, args.data)
     parts = split(entries, args.split, fold=args.fold, seed=config.seed)
     classes = method.card().get("classes", ())
