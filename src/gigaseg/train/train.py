@@ -21,7 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         child = sub.add_parser(name, help=method.help, description=method.help)
         child.add_argument("--data", type=Path, required=True, help="folder of the data set")
         child.add_argument(
-            "--layout", default="plain", help="plain, dsb2018, monuseg, monuseg-crops, tissuenet, glas (default: plain)"
+            "--layout",
+            default="plain",
+            help="plain, dsb2018, monuseg, monuseg-crops, monuseg-tiles, tissuenet, glas, conic, cpm15, cpm17, "
+            "cpm17-tiles, whu, inria, inria-buildings, massachusetts (default: plain)",
         )
         child.add_argument(
             "--split",
