@@ -285,11 +285,15 @@ def test_broken_label_images_are_named(tmp_path, boxes):
     Image.new("RGB", (64, 64)).save(tmp_path / "b.png")
     np.save(tmp_path / "c.npy", np.full((64, 64), 0.5))
     savemat(tmp_path / "d.mat", {"mask": boxes()})
+    (tmp_path / "e.mat").write_bytes((tmp_path / "d.mat").read_bytes()[:150])
+    (tmp_path / "f.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(90))  # an HDF5
     for name, message in (
         ("a.png", "a.png: cannot be read as a label image"),
         ("b.png", r"b.png: has shape \(64, 64, 3\); expected a label image"),
         ("c.npy", "c.npy: has fractional values; expected integer ids"),
         ("d.mat", "d.mat: has the variables mask; expected inst_map"),
+        ("e.mat", "e.mat: cannot be read as a MAT file"),
+        ("f.mat", "f.mat: cannot be read as a MAT file"),
     ):
         with pytest.raises(FormatError, match=message):
             evaluate(tmp_path / name, tmp_path / "truth.png")

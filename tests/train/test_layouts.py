@@ -34,6 +34,7 @@ def test_without_an_index_every_image_is_taken(folder):
         (lambda f: Image.new("RGB", (96, 96)).save(f / "labels" / "s0.png"), "s0.png"),
         (lambda f: Image.new("I;16", (90, 96)).save(f / "labels" / "s0.png"), "s0.webp: 96 × 96 px"),
         (lambda f: (f / "index.tsv").write_text("name\nx\n"), "no column image"),
+        (lambda f: (f / "index.tsv").write_text(""), "no column image"),
         (lambda f: (f / "images").rename(f / "pictures"), "images: no such folder"),
     ],
 )

@@ -18,6 +18,7 @@ from gigaseg.sam.config import SamConfig
 from gigaseg.train.config import LoopConfig, SamTraining
 from gigaseg.train.loop import run
 from gigaseg.train.sam import SamMethod
+from gigaseg.train.schedule import factor
 from gigaseg.train.state import Average
 from training import Foreground
 
@@ -104,6 +105,23 @@ def test_a_method_with_drops_has_its_rate_fall_to_a_tenth_at_each(samples, tmp_p
     run(method, replace(LOOP, warmup=0), samples, [], tmp_path)
     found = [float(row["rate"]) / LOOP.rate for row in rows(tmp_path / "train.csv")]
     assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_an_exponential_rate_rises_and_falls_by_epochs(samples, tmp_path):
+    """The published factors of DenseSAM's epochs 0 to 6, here of two steps each."""
+    loop = replace(LOOP, schedule="exponential", epoch=2, falloff=0.95, warmup=10, steps=14, validate_every=14)
+    run(Foreground(), loop, samples, [], tmp_path)
+    found = [float(row["rate"]) / LOOP.rate for row in rows(tmp_path / "train.csv")]
+    assert found[::2] == found[1::2] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.95, 0.9025])
+
+
+@pytest.mark.parametrize(
+    ("warmup", "expected"), [(0, [1, 0.5, 0.25]), (3, [1, 0.5, 0.25]), (4, [1, 0.5, 0.25]), (5, [0.5, 1, 0.5])]
+)
+def test_the_warm_up_of_an_exponential_rate_takes_whole_epochs(warmup, expected):
+    config = LoopConfig(schedule="exponential", epoch=4, falloff=0.5, warmup=warmup)
+    assert [factor(config, step, step / 12) for step in (0, 4, 8)] == expected
+    assert [factor(config, step, step / 12) for step in (3, 7, 11)] == expected
 
 
 def test_a_budget_of_time_ends_the_schedule(samples, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.errors import FormatError, one_line
+from gigaseg.errors import FormatError, is_machine_fault, one_line
 from gigaseg.metrics.overlap import FloatArray, IntArray
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".mat")
@@ -142,12 +142,7 @@ def _load(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
 
         return tifffile.imread(path), None
     if suffix == ".mat":
-        from scipy.io import loadmat
-
-        content = loadmat(path)
-        if "inst_map" not in content:
-            found = ", ".join(name for name in content if not name.startswith("__"))
-            raise FormatError(f"{path}: has the variables {found}; expected inst_map")
+        content = read_mat(path)
         types = content["inst_type"].ravel() if "inst_type" in content else content.get("type_map")
         return content["inst_map"], types
     if suffix == ".png":
@@ -157,6 +152,25 @@ def _load(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         with Image.open(path) as image:
             return np.asarray(image), None
     raise FormatError(f"{path}: expected a label image ({', '.join(SUFFIXES)})")
+
+
+def read_mat(path: Path) -> dict[str, Any]:
+    """The variables of a MAT file in the layout of HoVer-Net; one is ``inst_map``.
+
+    Raises FormatError when it cannot be read or lacks that one.
+    """
+    from scipy.io import loadmat
+
+    try:
+        content: dict[str, Any] = loadmat(path)
+    except Exception as error:  # also IndexError, zlib.error, NotImplementedError: whatever stops its parser
+        if is_machine_fault(error):
+            raise
+        raise FormatError(f"{path}: cannot be read as a MAT file ({one_line(error)})") from error
+    if "inst_map" not in content:
+        found = ", ".join(name for name in content if not name.startswith("__"))
+        raise FormatError(f"{path}: has the variables {found}; expected inst_map")
+    return content
 
 
 def _classes(path: Path, labels: npt.NDArray[Any], types: npt.NDArray[Any]) -> dict[int, str]:

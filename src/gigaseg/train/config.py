@@ -19,7 +19,12 @@ class LoopConfig:
     balance: float = key(0.5, "0: images as they are, 1: groups (such as modalities) equally often", low=0, high=1)
     optimiser: str = key("adamw", "adamw, or muon for the matrices of hidden layers", choices=("adamw", "muon"))
     rate: float = key(5e-4, "peak learning rate", low=0)
-    last_rate: float = key(0.01, "final learning rate, share of the peak", low=0, high=1)
+    schedule: str = key(
+        "cosine", "cosine, down to the last step; or exponential, by epochs", choices=("cosine", "exponential")
+    )
+    last_rate: float = key(0.01, "final learning rate of the cosine, share of the peak", low=0, high=1)
+    epoch: int = key(1000, "steps of an epoch of the exponential schedule", low=1)
+    falloff: float = key(0.95, "an epoch's rate over the one's before in the exponential schedule", low=0, high=1)
     warmup: int = key(100, "steps of linear warm-up", low=0)
     decay: float = key(0.05, "weight decay", low=0)
     beta2: float = key(0.98, "second moment's decay of AdamW", low=0, high=1)

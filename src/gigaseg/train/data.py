@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,23 @@ def load(entries: Sequence[Entry], workers: int = 1, classes: Sequence[str] = ()
         return list(pool.map(partial(_load, classes=classes), entries))
 
 
-def _load(entry: Entry, classes: Sequence[str]) -> Sample:
+def read(entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+    """Image (y, x, 3) uint8 of an entry, and its label image (y, x) as it is stored.
+
+    Raises FormatError when one cannot be read, or their sizes differ.
+    """
     image = read_rgb(entry.image) if entry.pixels is None else entry.pixels()
-    stored = entry.labels(image.shape[:2])
-    labels = consecutive(stored)
+    labels = entry.labels(image.shape[:2])
     if labels.shape != image.shape[:2]:
         raise FormatError(
             f"{entry.image}: {_size(image)} px, but its label image has {_size(labels)} px; expected equal sizes"
         )
+    return image, labels
+
+
+def _load(entry: Entry, classes: Sequence[str]) -> Sample:
+    image, stored = read(entry)
+    labels = consecutive(stored)
     area = np.bincount(labels.ravel())[1:]
     outside = image[labels == 0] if (labels == 0).any() else image.reshape(-1, 3)
     return Sample(
@@ -170,12 +182,25 @@ def read_labels(path: Path) -> np.ndarray:
     return array.astype(np.int32)
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """The (y, x) of an image file, from its header; raises FormatError when it cannot be read."""
+    width, height = _opened(path, lambda picture: picture.size)
+    return height, width
+
+
 def _read(path: Path) -> np.ndarray:
+    return _opened(path, _array)
+
+
+def _array(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB") if picture.mode in ("P", "CMYK", "LA", "YCbCr") else picture)
+
+
+def _opened(path: Path, take: Callable[[Image.Image], T]) -> T:
+    """What `take` makes of an image file."""
     try:
         with Image.open(path) as picture:
-            if picture.mode in ("P", "CMYK", "LA", "YCbCr"):
-                return np.asarray(picture.convert("RGB"))
-            return np.asarray(picture)
+            return take(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if is_machine_fault(error):
             raise

@@ -12,6 +12,17 @@ import numpy as np
 from gigaseg.errors import FormatError, unknown
 from gigaseg.train.centersam.layouts import monuseg_crops, tissuenet
 from gigaseg.train.data import Classes, Entry, read_labels
+from gigaseg.train.densesam.conic import conic
+from gigaseg.train.densesam.layouts import (
+    cpm15,
+    cpm17,
+    cpm17_tiles,
+    inria,
+    inria_buildings,
+    massachusetts,
+    monuseg_tiles,
+    whu,
+)
 from gigaseg.train.published import dsb2018, monuseg
 from gigaseg.train.sac.layouts import glas
 
@@ -90,12 +101,13 @@ def read_tsv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream, delimiter="\t")
+            found = list(reader.fieldnames or [])
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"{path}: cannot be read ({error})") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    missing = [name for name in columns if name not in found]
     if missing:
-        raise FormatError(f"{path}: no column {', '.join(missing)}; found: {', '.join(reader.fieldnames or [])}")
+        raise FormatError(f"{path}: no column {', '.join(missing)}; found: {', '.join(found)}")
     return rows
 
 
@@ -106,8 +118,17 @@ LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {
     "monuseg-crops": monuseg_crops,
     "tissuenet": tissuenet,
     "glas": glas,
+    "conic": conic,
+    "cpm15": cpm15,
+    "cpm17": cpm17,
+    "cpm17-tiles": cpm17_tiles,
+    "monuseg-tiles": monuseg_tiles,
+    "whu": whu,
+    "inria": inria,
+    "inria-buildings": inria_buildings,
+    "massachusetts": massachusetts,
 }
-"""Layouts by name; a method's own layouts join here."""
+"""Layouts by name; a method's own layouts join here, and the help of `gigaseg.train.train` names them."""
 
 
 def read_layout(name: str, folder: Path) -> list[Entry]:

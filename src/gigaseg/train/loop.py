@@ -27,6 +27,7 @@ from gigaseg.train.distributed import Group
 from gigaseg.train.method import Method
 from gigaseg.train.optimise import optimisers
 from gigaseg.train.records import Board, Table
+from gigaseg.train.schedule import factor
 from gigaseg.train.state import Average, Progress, read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -171,21 +172,9 @@ class _Run:
             share = max(share, self.progress.seconds / (60 * self.config.minutes))
         return min(share, 1.0)
 
-    def rate(self) -> float:
-        """Learning rate of the next step: linear warm-up, then half a cosine down to ``last_rate``.
-
-        With `Method.drops` it falls to a tenth at each of these shares of the run instead.
-        """
-        config = self.config
-        warm = min(1.0, (self.progress.step + 1) / config.warmup) if config.warmup else 1.0
-        if self.method.drops:
-            return config.rate * warm * math.pow(0.1, sum(self._share() >= drop for drop in self.method.drops))
-        cosine = 0.5 * (1 + math.cos(math.pi * self._share()))
-        return config.rate * warm * (config.last_rate + (1 - config.last_rate) * cosine)
-
     def _step(self, batches: Sequence[Batch]) -> dict[str, float]:
         config, step = self.config, self.progress.step
-        rate = self.rate()
+        rate = config.rate * factor(config, step, self._share(), self.method.drops)
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = rate * group["scale"]
         sums: dict[str, Tensor] = {}

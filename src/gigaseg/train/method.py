@@ -20,7 +20,7 @@ class Method(Protocol):
     ----------
     name : of the method.
     base : checkpoint by name or file that its own stores changes over; None: a checkpoint is whole.
-    drops : shares of the run, 0..1, at which the learning rate falls to a tenth; none: half a cosine.
+    drops : shares of the run, 0..1, at which the learning rate falls to a tenth, instead of half a cosine.
     """
 
     name: str

@@ -21,7 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         child = sub.add_parser(name, help=method.help, description=method.help)
         child.add_argument("--data", type=Path, required=True, help="folder of the data set")
         child.add_argument(
-            "--layout", default="plain", help="plain, dsb2018, monuseg, monuseg-crops, tissuenet, glas (default: plain)"
+            "--layout",
+            default="plain",
+            help="plain, dsb2018, monuseg, monuseg-crops, monuseg-tiles, tissuenet, glas, conic, cpm15, cpm17, "
+            "cpm17-tiles, whu, inria, inria-buildings, massachusetts (default: plain)",
         )
         child.add_argument(
             "--split",
@@ -61,6 +64,8 @@ def train(args: Namespace) -> None:
         evaluate_part(args, config)
         return
     method = METHODS[args.method].make(args)
+    if method.drops and config.schedule != "cosine":
+        raise ConfigError(f"--schedule is {config.schedule}, accepted with --drops: cosine, which these replace")
     entries = read_layout(args.layout, args.data)
     parts = split(entries, args.split, fold=args.fold, seed=config.seed)
     classes = method.card().get("classes", ())

@@ -126,6 +126,7 @@ def test_a_light_detector_is_trained_by_a_line_and_resumed_by_the_same(sam, fold
         (["--smallest=30", "--largest=20"], "--smallest is 30, accepted: at most --largest (20)"),
         (["--sam=nowhere.safetensors"], "nowhere.safetensors"),
         (["--drops", "1.5"], "--drops is [1.5], accepted: a list of"),
+        (["--drops", "0.5", "--schedule=exponential"], "--schedule is exponential, accepted with --drops: cosine"),
         (["--counts", "1", "1"], "counts is [1, 1], accepted: 6 integers, as many as dims"),
         (["--classes", "cell", "cell"], "classes is ['cell', 'cell'], accepted: different texts, at least one"),
         (["--classes", "cell", "dead"], "s0.webp: its data set states no classes, accepted: cell, dead"),

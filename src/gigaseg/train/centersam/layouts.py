@@ -8,11 +8,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
-from gigaseg.train.data import Entry, read_rgb
+from gigaseg.train.data import Entry
 from gigaseg.train.published import monuseg
+from gigaseg.train.tiles import tiled
 
 CROPS = 3
 """Crops along each side of a MoNuSeg image: 333 px of 1000, the last row and column of pixels being lost."""
@@ -28,45 +28,7 @@ def monuseg_crops(folder: Path) -> list[Entry]:
 
     Crop NAME-RC is that of row R and column C. A split file may name the images instead of the crops.
     """
-    return [
-        Entry(
-            f"{entry.name}-{row}{col}",
-            entry.image,
-            partial(_crop_labels, entry, row, col),
-            entry.group,
-            pixels=partial(_crop_pixels, entry, row, col),
-            whole=entry.name,
-        )
-        for entry in monuseg(folder)
-        for row in range(CROPS)
-        for col in range(CROPS)
-    ]
-
-
-def _crop_pixels(entry: Entry, row: int, col: int) -> np.ndarray:
-    return _cut(_image(entry.image), row, col)
-
-
-def _crop_labels(entry: Entry, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
-    return _cut(_labels(entry), row, col)
-
-
-def _cut(array: np.ndarray, row: int, col: int) -> np.ndarray:
-    height, width = (side // CROPS for side in array.shape[:2])
-    return np.ascontiguousarray(array[row * height : (row + 1) * height, col * width : (col + 1) * width])
-
-
-# crops of an image are read one after another, by a few threads
-@lru_cache(maxsize=4)
-def _image(path: Path) -> np.ndarray:
-    return read_rgb(path)
-
-
-@lru_cache(maxsize=4)
-def _labels(entry: Entry) -> np.ndarray:
-    with Image.open(entry.image) as picture:
-        width, height = picture.size
-    return entry.labels((height, width))
+    return [tile for entry in monuseg(folder) for tile in tiled(entry, CROPS, CROPS)]
 
 
 def tissuenet(folder: Path) -> list[Entry]:
