@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--data", type=Path, required=True, help="folder of the data set")
     found.add_argument("--layout", default="plain", help="as gigaseg train (default: plain)")
     found.add_argument("--split", default="own", help="as gigaseg train, with seed 0 (default: own)")
+    found.add_argument("--groups", nargs="+", help="images of these groups alone, such as purple (default: all)")
     found.add_argument("--sam", help="SAM checkpoint by name or file (default: the one that ships)")
     found.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     found.add_argument("--more", action="store_true", help="rows of options that paper and code leave open too")
@@ -110,13 +111,17 @@ def run(args: argparse.Namespace, command: str) -> None:
     from gigaseg.train.splits import split
 
     loop, training = from_options(LoopConfig, args), from_options(DenseSamTraining, args)
-    parts = split(read_layout(args.layout, args.data), args.split, seed=0)
+    entries = [e for e in read_layout(args.layout, args.data) if not args.groups or e.group in args.groups]
+    if not entries:
+        raise ConfigError(f"--groups is {' '.join(args.groups)}, but {args.data} has no image of it")
+    parts = split(entries, args.split, seed=0)
     if not parts["train"] or not parts["val"]:
         raise ConfigError(f"--split {args.split} leaves no image to train on or to measure")
     samples, measuring = load(parts["train"], workers=2), load(parts["val"], workers=2)
     sam = checkpoint_path(args.sam or DEFAULT_CHECKPOINT)
     about = {
         "data": args.data.name, "layout": args.layout, "split": Path(args.split).name,
+        "groups": args.groups,
         "images": [len(samples), len(measuring)], "names": digest([s.name for s in [*samples, *measuring]]),
         "sam": {"name": sam.name, "sha256": sha256_file(sam)},
         "loop": {k: v for k, v in asdict(loop).items() if k not in _UNIMPORTANT},
@@ -203,7 +208,8 @@ def page(about: Mapping[str, Any], command: str, rows: Mapping[str, Any]) -> str
         "",
         f"`{command}`",
         "",
-        f"{about['sam']['name']} on {about['data']}: {about['images'][0]} images train, {about['images'][1]} are "
+        f"{about['sam']['name']} on {about['data']}{_of(about['groups'])}: {about['images'][0]} images train, "
+        f"{about['images'][1]} are "
         "measured; "
         f"{' or '.join(map(str, steps))} steps of {about['loop']['batch'] * about['loop']['accumulate']} crops; "
         f"{', '.join(sorted({row['machine'] for row in rows.values()}))}. In %, means over images and seeds; intervals "
@@ -228,6 +234,10 @@ def page(about: Mapping[str, Any], command: str, rows: Mapping[str, Any]) -> str
     if any(len(found) > 1 for found in by_row.values()):
         lines += ["", "AJI by seed: " + "; ".join(f"{name} {_by_seed(found)}" for name, found in by_row.items()) + "."]
     return "\n".join([*lines, ""])
+
+
+def _of(groups: Sequence[str] | None) -> str:
+    return f" ({', '.join(groups)})" if groups else ""
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
