@@ -9,6 +9,8 @@ STAMP := $(VENV)/.from-lock
 SHELL := /bin/bash
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# many short processes run: without byte code on disk each would compile what it imports
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint clean
 
@@ -33,7 +35,7 @@ lint: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gigaseg needs Python >= 3.11, found " + sys.version.split()[0] + "; set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -qq --requirement requirements.lock
+	$(BIN)/python -m pip install -qq --no-compile --requirement requirements.lock
 	$(BIN)/python -m pip install -qq --no-deps --editable .
 	touch $@
 

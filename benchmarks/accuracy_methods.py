@@ -134,6 +134,29 @@ METHODS = {
             # not shipped: monuseg's licence does not allow it; docs/sac.md has the command that trains it
             checkpoint="training/sac-monuseg/best.safetensors",
         ),
+        Method(
+            "densesam + small",
+            "densesam",
+            weights="densesam",
+            checkpoint="densesam-v1",
+            # of its Table 1, on tiles of 256 px that are never put together again
+            paper={MONUSEG_HELD_OUT: {"object_dice": 0.8041, "aji": 0.6650, "pq": 0.6144}},
+            paper_model="ViT-H, trained on MoNuSeg, its own test images",
+        ),
+        Method(
+            "densesam + small, paper's instances",
+            "densesam",
+            weights="densesam",
+            checkpoint="densesam-v1",
+            options={"instances": "paper"},
+        ),
+        Method(
+            "densesam + small, monuseg",
+            "densesam",
+            weights="densesam_monuseg",
+            # not shipped: monuseg's licence does not allow it; docs/densesam.md has the command that trains it
+            checkpoint="training/densesam-monuseg/best.safetensors",
+        ),
     )
 }
 

@@ -15,6 +15,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 TILES = {"tile": 128, "overlap": 32, "tiles_per_shard": 8}
+"""Two shards for each slide."""
+
+ONE_SHARD = {**TILES, "tiles_per_shard": 100}
 
 
 def preset(**sections):
@@ -35,8 +38,11 @@ class Cohort:
     def sheet(self, *rows, header="slide\tpath\tpreset\tannotations\tgroup"):
         (self.folder / "slides.tsv").write_text("\n".join([header, *("\t".join(row) for row in rows)]) + "\n")
 
-    def snakemake(self, *arguments, cores=2, broken=None):
-        """Run Snakemake; returns the finished process. The step `broken` fails, as on a machine with a fault."""
+    def snakemake(self, *arguments, cores=1, broken=None):
+        """Run Snakemake; returns the finished process. The step `broken` fails, as on a machine with a fault.
+
+        With a second core, `tile` starts two processes for each shard, which takes longer than the tiles do.
+        """
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
         command += ["--resources", "gpu=1", "--configfile", "mine.yaml", "--nocolor", *arguments]
         tools = Path(sys.executable).parent

@@ -5,6 +5,15 @@ from pathlib import Path
 
 import pytest
 
+# two processes of pytest share a small machine with those that they start: more threads would wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processes that each import torch
+
+
+def pytest_collection_modifyitems(items):
+    """Whole runs of the workflow first: at the end one process would wait for the other's."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

@@ -33,7 +33,7 @@ def scene(centres, side=SIDE, radius=RADIUS):
     return (image + noise).clip(0, 255).astype(np.uint8), labels
 
 
-def _samples(count):
+def disc_samples(count):
     rng = np.random.default_rng(0)
     for i in range(count):
         image, labels = scene(rng.uniform(0, SIDE, (4, 2)))
@@ -51,7 +51,7 @@ def write_learnt_sac(folder, steps=60, **changes):
         steps=steps, batch=4, rate=5e-3, warmup=10, beta2=0.95, ema=0.9, precision="fp32", device="cpu", threads=1,
         workers=0, log_every=1000, save_every=1000, validate_every=1000,
     )  # fmt: skip
-    run(SacMethod(training, str(base)), loop, list(_samples(16)), [], folder)
+    run(SacMethod(training, str(base)), loop, list(disc_samples(16)), [], folder)
     path = folder / "best.safetensors"
     assert read_state(path)[1]["step"] == steps
     return path

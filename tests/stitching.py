@@ -203,7 +203,8 @@ def write_shards(folder, parts, grid, shards=3):
         mine = [part for part, of in zip(parts, shard) if of == k]
         table = Instances.concat(mine) if mine else Instances.empty(["object"])
         paths.append(folder / f"{k:03d}.parquet")
-        table.write(paths[-1], {"slide": "s", "grid": grid.tiling.to_dict(), "shard": k})
+        about = {"slide": "s", "grid": grid.tiling.to_dict(), "shard": k, "outlines": "pixels"}
+        table.write(paths[-1], about)
     return paths
 
 

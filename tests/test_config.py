@@ -44,6 +44,7 @@ def test_the_schema_file_is_the_one_the_dataclasses_make():
         (preset(tiles={"materialise": "yes"}), ["materialise is 'yes'", "true or false"]),
         (preset(tiles=7), ["presets.nuclei.tiles is 7", "a mapping of tile, overlap"]),
         (preset(stitch={"agreement": 0}), ["stitch.agreement is 0", "from 0.01 to 1"]),
+        (preset(stitch={"regularise": 0}), ["stitch.regularise is 0", "a number >= 1e-09 or null"]),
         (preset(working_resolution=float("nan")), ["working_resolution is nan", "a number"]),
         (preset(working_resolution=0.5, object_diameter=8), ["are both set, accepted: one of them"]),
         (preset(unit="km"), ["presets.nuclei.unit is 'km', accepted: um, m"]),
@@ -102,7 +103,7 @@ def test_options_give_back_the_config_they_were_made_from():
     given = [
         SegmenterConfig(name="annotations", batch_size=3, overlaps="keep", options={"a": "1", "b": "x y"}),
         TilesConfig(tile=512, overlap=0, materialise=False),
-        StitchConfig(agreement=0.7),
+        StitchConfig(agreement=0.7, regularise=0.6),
     ]
     for config in given:
         add_options(parser, type(config))

@@ -59,6 +59,8 @@ def after(cohort, **preset):
         ({"segmenter": {"batch_size": 2}}, STEPS[3:]),
         ({"segmenter": {"options": {"threshold": 0.2}}}, STEPS[3:]),
         ({"stitch": {"agreement": 0.6}}, STEPS[4:]),
+        ({"stitch": {"regularise": None}}, []),
+        ({"stitch": {"regularise": 0.6}}, STEPS[4:]),
         ({"measure": {"quantiles": [0.5]}}, ["measure", "export"]),
         ({"export": ["gpkg"]}, []),
     ],

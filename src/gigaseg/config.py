@@ -92,6 +92,12 @@ class StitchConfig:
         low=0.01,
         high=1,
     )
+    regularise: float | None = key(
+        None,
+        "straight walls and right angles for outlines of buildings: how far walls may lie from the outline, in unit, "
+        "2 working px or so; null: outlines as drawn",
+        low=1e-9,
+    )
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,8 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
         "prompt": [prompt_options(card, preset)],
         # tile stores are temporary: what they hold counts here
         "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint, REVISIONS["tile"]],
-        "stitch": [asdict(preset.stitch)],
+        # what is off counts as if there were no such key
+        "stitch": [{key: value for key, value in asdict(preset.stitch).items() if value is not None}],
         "measure": [asdict(preset.measure), cache.sha256(row.regions)],
         "export": [],
         "overview": [

@@ -13,7 +13,8 @@ from gigaseg.segmenters.sac.checkpoint import open_sac
 from gigaseg.segmenters.sac.segmenter import Sac
 from gigaseg.train.data import load
 from gigaseg.train.layouts import read_layout
-from gigaseg.train.sac.evaluate import seen_as, segmentation_figures
+from gigaseg.train.sac.evaluate import seen_as
+from gigaseg.train.whole import segmentation_figures
 from samples import write_random_sam
 from training import discs
 

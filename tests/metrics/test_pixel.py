@@ -7,7 +7,7 @@ import pytest
 
 from gigaseg.errors import FormatError
 from gigaseg.metrics.overlap import Overlap
-from gigaseg.metrics.pixel import PixelCounts, class_iou, confusion, mean_iou, pooled_mean_iou
+from gigaseg.metrics.pixel import PixelCounts, auc, class_iou, confusion, mean_iou, pooled_mean_iou
 
 
 def test_counts_from_objects_equal_counts_from_masks(crowd):
@@ -76,3 +76,15 @@ def test_class_iou_by_hand_with_ignored_pixels_and_an_absent_class():
 def test_class_outside_the_range_is_named():
     with pytest.raises(FormatError, match=r"prediction class map has the value 7; expected 0\.\.2"):
         confusion(np.array([0, 1]), np.array([0, 7]), classes=3)
+
+
+def test_auc_counts_pairs_of_pixels_and_ties_as_half():
+    values, positive, negative = np.array([3.0, 1.0, 2.0, 2.0]), np.array([1, 0, 2, 0]), np.array([0, 4, 1, 3])
+    pairs = [
+        (v > w) + (v == w) / 2
+        for v, p in zip(values, positive) for _ in range(p) for w, n in zip(values, negative) for _ in range(n)
+    ]  # fmt: skip
+    assert auc(values, positive, negative) == pytest.approx(sum(pairs) / len(pairs))
+    assert auc(-values, positive, negative) == pytest.approx(1 - sum(pairs) / len(pairs))
+    assert auc(np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 2))) == 0.5
+    assert isnan(auc(values, positive, 0 * negative))

@@ -76,9 +76,15 @@ def test_hidden_features_are_the_patch_embedding_and_the_outputs_of_global_block
             handle.remove()
         hidden = encode(tiny, images, hidden=True).hidden
         assert encode(tiny, images).hidden == ()
+        chosen = encode(tiny, images, hidden=[2, 1]).hidden
+        alone = encode(tiny, images, hidden=[]).hidden
     assert [tuple(t.shape) for t in hidden] == [(2, 12, 12, 64)] * 3
     for found, expected in zip(hidden, seen, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert all(map(torch.equal, chosen[:2], hidden[:2]))  # block 1 is the first global one
+    assert len(chosen) == 3
+    assert len(alone) == 1
+    assert torch.equal(alone[0], hidden[0])
 
 
 def gradients(encoder, run):

@@ -26,7 +26,7 @@ def cohort(tmp_path):
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory):
     cohort = make_cohort(tmp_path_factory.mktemp("finished"))
-    done = cohort.snakemake()
+    done = cohort.snakemake(cores=2)
     assert done.returncode == 0, done.stderr
     return cohort
 

@@ -73,7 +73,7 @@ def test_prompted_and_everything_run_and_a_slide_without_prompts_fails_alone(pro
     assert planned["prompt"] == planned["grid"] == 1
     assert "tile" not in planned
     prompted.sheet(("a", "a.tif", "nuclei", "a.geojson"), header="slide\tpath\tpreset\tprompts")
-    assert prompted.snakemake().returncode == 0
+    assert prompted.snakemake("results/a/prompts.parquet").returncode == 0
     assert pq.read_table(prompted.path("a", "prompts.parquet"))["prompt"].to_pylist() == [0, 1, 2, 3, 4]
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cohorts import ROOT, TILES, preset, write_slide
+from cohorts import ONE_SHARD, ROOT, TILES, preset, write_slide
 from gigaseg.files import read_failure
 from gigaseg.instances.table import read_instances
 
@@ -40,7 +40,7 @@ def test_tiles_in_stores_and_tiles_from_the_slide_give_the_same_instances(cohort
     direct = preset(segmenter={"name": "watershed"}, tiles={**TILES, "materialise": False})
     cohort.configure(presets={"stored": stored, "direct": direct})
     cohort.sheet(("a", "a.tif", "stored"), ("b", "a.tif", "direct"), header="slide\tpath\tpreset")
-    done = cohort.snakemake()
+    done = cohort.snakemake("results/a/instances.parquet", "results/b/instances.parquet")
     assert done.returncode == 0, done.stderr
     stored, direct = (read_instances(cohort.path(name, "instances.parquet"), stitched=True)[0] for name in "ab")
     assert len(stored) > 10
@@ -51,6 +51,7 @@ def test_tiles_in_stores_and_tiles_from_the_slide_give_the_same_instances(cohort
 def test_a_failed_slide_stops_no_other_and_a_repair_runs_only_what_is_missing(cohort):
     whole = (cohort.folder / "b.tif").read_bytes()
     (cohort.folder / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    cohort.configure(presets={"nuclei": preset(tiles=ONE_SHARD)})
     cohort.sheet(
         ("a", "a.tif", "", "a.geojson", ""),
         ("cut", "cut.tif", "", "b.geojson", ""),
@@ -166,7 +167,7 @@ def test_the_catalog_entry_runs_the_same_targets(cohort):
 
 
 def test_regions_of_the_sheet_are_reported_and_changed_ones_run_measure_but_not_stitch(cohort):
-    cohort.configure(presets={"nuclei": preset(export=[])})
+    cohort.configure(presets={"nuclei": preset(export=[], tiles=ONE_SHARD)})
     half = {"type": "Polygon", "coordinates": [[[0, 0], [210, 0], [210, 300], [0, 300], [0, 0]]]}
     regions = cohort.folder / "regions.geojson"
 

@@ -143,12 +143,13 @@ def _stitch_arguments(parser: ArgumentParser) -> None:
 def _stitch(args: Namespace) -> None:
     from gigaseg.stitch.stitch import stitch
 
-    agreement = from_options(StitchConfig, args).agreement
+    config = from_options(StitchConfig, args)
     stitch(
         args.instances,
         args.grid,
         args.out,
-        agreement=agreement,
+        agreement=config.agreement,
+        tolerance=config.regularise,
         digest=args.digest,
         **runner_options(args),
     )

@@ -1,4 +1,4 @@
-"""What is no step of the data's path: scores, model weights, training, the demo slide."""
+"""What is no step of the data's path: scores, model weights, their features, training, the demo slide."""
 
 from __future__ import annotations
 
@@ -69,6 +69,49 @@ def _train(args: Namespace) -> None:
     train(args)
 
 
+def _analyse_features_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "image", "picture, slide or raster")
+    add_path(parser, "--out", "folder to write features.png, features.npz and features.tsv into")
+    parser.add_argument("--checkpoint", help="of a SAM: a name such as vit_b, or a file (default: the one that ships)")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        help="patch, positions of blocks from 0, neck (default: patch, the global-attention blocks, neck)",
+    )
+    parser.add_argument(
+        "--point",
+        nargs=2,
+        type=float,
+        action="append",
+        default=[],
+        metavar=("X", "Y"),
+        help="level-0 px; may be given several times (default: the middle; with labels the object nearest to it)",
+    )
+    parser.add_argument(
+        "--region", nargs=4, type=int, metavar=("X", "Y", "W", "H"), help="level-0 px (default: the whole image)"
+    )
+    parser.add_argument("--size", type=int, help="long side that the encoder sees, px (default: the model's)")
+    parser.add_argument("--labels", type=Path, help="label image: figures of how well layers tell its objects apart")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+
+def _analyse_features(args: Namespace) -> None:
+    from gigaseg.report.features import analyse_features
+
+    table = analyse_features(
+        args.image,
+        args.out,
+        checkpoint=args.checkpoint,
+        layers=args.layers,
+        points=args.point,
+        region=args.region,
+        size=args.size,
+        labels=args.labels,
+        device=args.device,
+    )
+    sys.stdout.write(table)
+
+
 def _demo_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "--out", "folder to write slide.tif, its truth and slides.tsv into")
     parser.add_argument("--side", type=int, default=4096, help="width and height of the slide, px (default: 4096)")
@@ -85,5 +128,8 @@ TOOLS: dict[str, Command] = {
     "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
     "checkpoints": Command("fetch published model weights, or list them", _checkpoints_arguments, _checkpoints, None),
     "train": Command("train a method on images with instances", _train_arguments, _train, None),
+    "analyse-features": Command(
+        "what the layers of SAM's encoder tell of an image", _analyse_features_arguments, _analyse_features, None
+    ),
     "demo": Command("a synthetic slide with its truth", _demo_arguments, _demo, None),
 }

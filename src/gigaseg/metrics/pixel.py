@@ -92,6 +92,25 @@ class PixelCounts:
         return PixelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
 
+def auc(values: npt.NDArray[Any], positive: npt.NDArray[Any], negative: npt.NDArray[Any]) -> float:
+    """Area under the ROC curve of `values` as a detector, of samples that each hold positive and negative pixels.
+
+    The share of pairs of a positive and a negative pixel in which the positive one has the larger value, ties counting
+    half. NaN when there is no pixel of either.
+
+    Parameters
+    ----------
+    values, positive, negative : of one shape; value, positive and negative pixels of each sample.
+
+    >>> auc(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 1]), np.array([1, 1, 0]))
+    0.875
+    """
+    found, code = np.unique(values, return_inverse=True)
+    p, n = (np.bincount(code.ravel(), weights.ravel(), len(found)) for weights in (positive, negative))
+    pairs = p.sum() * n.sum()
+    return float(p @ (n.cumsum() - n / 2) / pairs) if pairs else nan
+
+
 def confusion(
     truth: npt.NDArray[Any], prediction: npt.NDArray[Any], classes: int, ignore: int | None = 255
 ) -> IntArray:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from gigaseg.report.layers import Picture, Rgb, density_colors
 
@@ -120,7 +119,7 @@ def compose(picture: Picture, title: str, subtitle: str, items: Sequence[Item], 
     y = margin
     for text, size in head:
         y += round(1.5 * size)
-        _text(sheet, text, margin, y - size // 2, size)
+        draw_text(sheet, text, margin, y - size // 2, size)
     sheet[top : top + height, margin : margin + width] = picture
     y = top + height + em
     for row in rows:
@@ -128,7 +127,7 @@ def compose(picture: Picture, title: str, subtitle: str, items: Sequence[Item], 
         for item in row:
             mark = round(item.width)
             item.draw(sheet, (round(x), y + em // 4, mark, em))
-            _text(sheet, item.label, round(x) + mark + em // 2, y + em + em // 8, em)
+            draw_text(sheet, item.label, round(x) + mark + em // 2, y + em + em // 8, em)
             x += _item_width(item, em)
         y += line_height
     return sheet
@@ -170,5 +169,6 @@ def _text_width(text: str, size: int) -> int:
     return int(box[2])
 
 
-def _text(sheet: npt.NDArray[np.uint8], text: str, x: int, baseline: int, size: int) -> None:
+def draw_text(sheet: Picture, text: str, x: int, baseline: int, size: int) -> None:
+    """Write one line, `size` px high."""
     cv2.putText(sheet, text, (x, baseline), _INK, _font(), size, 400)

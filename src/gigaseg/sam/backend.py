@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +146,9 @@ class Backend:
             )
         return int(height), int(width)
 
-    def encode(self, images: Tensor, *, hidden: bool = False, adapter: Adapter | None = None) -> Encoded:
+    def encode(
+        self, images: Tensor, *, hidden: bool | Collection[int] = False, adapter: Adapter | None = None
+    ) -> Encoded:
         """Encode tiles (b, 3, height, width) RGB, uint8 or float 0..255, resized to the input (`resized`).
 
         An `adapter` is for models in training; others have theirs merged (`gigaseg.sam.adapters.Lora.merge`).
@@ -312,7 +314,13 @@ def _compiled() -> Callable[..., Encoded]:
 
     quick = torch.compile(encode)
 
-    def run(encoder: nn.Module, images: Tensor, *, hidden: bool = False, adapter: Adapter | None = None) -> Encoded:
+    def run(
+        encoder: nn.Module,
+        images: Tensor,
+        *,
+        hidden: bool | Collection[int] = False,
+        adapter: Adapter | None = None,
+    ) -> Encoded:
         try:
             return quick(encoder, images, hidden=hidden, adapter=adapter)
         except BackendCompilerFailed as error:

@@ -8,6 +8,7 @@ run on the image's tokens alone, since what pads a window is the projection's bi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ class Encoded:
     ----------
     embedding : (b, C, h, w), h and w the input's sides in patches.
     hidden : when asked for: (b, h, w, D) each, the patch embedding with its absolute position, then the output of every
-        global-attention block; else empty.
+        global-attention block, or of the blocks asked for, in their order; else empty.
     """
 
     embedding: Tensor
@@ -63,7 +64,7 @@ def encode(
     encoder: nn.Module,
     images: Tensor,
     *,
-    hidden: bool = False,
+    hidden: bool | Collection[int] = False,
     adapter: Adapter | None = None,
     checkpointing: bool = False,
 ) -> Encoded:
@@ -73,7 +74,7 @@ def encode(
     ----------
     encoder : `ImageEncoderViT` of segment-anything.
     images : (b, 3, H, W) normalised (`normalise`), H and W multiples of the patch side.
-    hidden : return the features of `Encoded.hidden` too.
+    hidden : return the features of `Encoded.hidden` too; positions of blocks (from 0) in place of the global ones.
     adapter : hooks of a method.
     checkpointing : keep no activations inside the blocks but compute them again for the gradient.
 
@@ -91,15 +92,20 @@ def encode(
     x = (
         x + absolute_positions(vit.pos_embed, (height // patch, width // patch))
     ).contiguous()  # else x stays (b, D, h, w)
-    kept = [x] if hidden else []
+    wanted = _global_blocks(vit) if isinstance(hidden, bool) else hidden
+    kept = [] if hidden is False else [x]
     for index, block in enumerate(vit.blocks):
         if checkpointing and torch.is_grad_enabled():
             x = cast(Tensor, checkpoint(_block, block, index, x, adapter, use_reentrant=False))
         else:
             x = _block(block, index, x, adapter)
-        if hidden and block.window_size == 0:
+        if hidden is not False and index in wanted:
             kept.append(x)
     return Encoded(neck(encoder, x), tuple(kept))
+
+
+def _global_blocks(vit: Any) -> list[int]:
+    return [index for index, block in enumerate(vit.blocks) if block.window_size == 0]
 
 
 def neck(encoder: nn.Module, x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gigaseg.sam.packed import PackedMasks
+from gigaseg.sam.packed import PackedMasks, to_instances
+from gigaseg.segmenters.base import TileInstances
 
 REACH = 0.25
 """Share of a box's sides by which it is grown for the surroundings."""
@@ -44,3 +45,20 @@ def contrast(masks: PackedMasks, images: Tensor, image: Tensor) -> Tensor:
     rest = (x1 - x0) * (y1 - y0) - pixels
     difference = inside / pixels.clamp(min=1) - (whole - inside) / rest.clamp(min=1)
     return torch.where(rest > 0, difference.abs(), torch.inf)
+
+
+def standing_out(found: TileInstances, image: Tensor, least: float) -> TileInstances:
+    """The instances of one class, of one tile, whose `contrast` is at least `least` grey levels; 0: all of them.
+
+    Parameters
+    ----------
+    image : (3, h, w) the tile, uint8 or float, 0..255.
+    """
+    if least <= 0 or not len(found.scores):
+        return found
+    masks = [mask.flatten() for mask in found.masks or []]
+    area = torch.tensor([len(mask) for mask in masks])
+    packed = PackedMasks(found.boxes, torch.cat(masks), area.cumsum(0) - area, found.scores)
+    first = torch.zeros(len(masks), dtype=torch.int64)
+    clear = contrast(packed, image[None].cpu(), first) >= least
+    return to_instances(packed[clear], first[clear], 1)[0]

@@ -43,13 +43,13 @@ def components(mask: _Mask, *, min_area: float = 0.0) -> _Labels:
     Parameters
     ----------
     mask : (h, w) bool.
-    min_area : px; smaller objects are left out, see `_large_enough`.
+    min_area : px; smaller objects are left out, see `large_enough`.
 
     Returns
     -------
     (h, w) int32: 0 background, 1..n in the order of their first pixels.
     """
-    return _large_enough(_connected(mask)[0], min_area)
+    return large_enough(connected(mask)[0], min_area)
 
 
 def split_touching(
@@ -70,7 +70,7 @@ def split_touching(
     mask : (h, w) bool. What the tile's border cuts goes on beyond it: the border is no rim.
     diameter : typical diameter of an object, px.
     rounding, depth : in diameters, see `DEPTH`.
-    min_area : px; smaller objects are left out, see `_large_enough`.
+    min_area : px; smaller objects are left out, see `large_enough`.
 
     Returns
     -------
@@ -78,9 +78,9 @@ def split_touching(
     """
     from skimage.segmentation import watershed
 
-    component, count = _connected(mask)
+    component, count = connected(mask)
     if count == 0 or mask.all():  # without a rim there is no distance to it
-        return _large_enough(component, min_area)
+        return large_enough(component, min_area)
     relief = _relief(mask, diameter, rounding)
     markers, home = _summits(relief, component)
     # flooding is slow, and what has one summit needs none
@@ -89,12 +89,12 @@ def split_touching(
     only[home] = np.arange(1, len(home) + 1)
     only[several] = 0
     if not several.any():
-        return _large_enough(only[component], min_area)
+        return large_enough(only[component], min_area)
     shared = several[component]
     basins = watershed(-relief, markers * shared, connectivity=2, mask=shared)  # type: ignore[no-untyped-call]
     parent = _joined(basins, relief, len(home), depth * diameter)
-    number = _renumbered(parent == np.arange(len(parent)))[parent]
-    return _large_enough(number[only][component] + number[basins], min_area)
+    number = renumbered(parent == np.arange(len(parent)))[parent]
+    return large_enough(number[only][component] + number[basins], min_area)
 
 
 def to_instances(
@@ -138,11 +138,18 @@ def crops(labels: _Labels) -> tuple[npt.NDArray[np.int32], list[Tensor]]:
     return boxes, [torch.from_numpy(labels[box] == index + 1) for index, box in enumerate(slices)]
 
 
-def _connected(mask: _Mask) -> tuple[_Labels, int]:
+def connected(mask: _Mask, *, corners: bool = True) -> tuple[_Labels, int]:
+    """Connected components, 0 background, 1..n in the order of their first pixels, and n.
+
+    Parameters
+    ----------
+    mask : (h, w) bool.
+    corners : whether pixels that touch at a corner are connected: 8 neighbours, else 4.
+    """
     from scipy import ndimage
 
     labels = np.empty(mask.shape, np.int32)
-    return labels, int(ndimage.label(mask, np.ones((3, 3), bool), output=labels))
+    return labels, int(ndimage.label(mask, np.ones((3, 3), bool) if corners else None, output=labels))
 
 
 def _relief(mask: _Mask, diameter: float, rounding: float) -> _Relief:
@@ -167,7 +174,7 @@ def _summits(relief: _Relief, component: _Labels) -> tuple[_Labels, npt.NDArray[
     padded = np.pad(relief, 1)
     highest = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
     highest = np.maximum(np.maximum(highest[:, :-2], highest[:, 1:-1]), highest[:, 2:])
-    plateaus, count = _connected((relief >= highest) & (component > 0))
+    plateaus, count = connected((relief >= highest) & (component > 0))
     place = np.empty(count + 1, np.intp)
     top = np.flatnonzero(plateaus)
     place[plateaus.ravel()[top]] = top  # any pixel of each: all lie in one component
@@ -217,7 +224,7 @@ def _passes(basins: _Labels, relief: _Relief) -> dict[tuple[int, int], float]:
     return passes
 
 
-def _large_enough(labels: _Labels, min_area: float) -> _Labels:
+def large_enough(labels: _Labels, min_area: float) -> _Labels:
     """Those of at least `min_area` px, numbered anew.
 
     What touches the border needs a quarter of that: another tile sees it whole.
@@ -227,10 +234,10 @@ def _large_enough(labels: _Labels, min_area: float) -> _Labels:
     area = np.bincount(labels.ravel())
     least = np.full(len(area), min_area, np.float64)
     least[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] /= 4
-    return _renumbered(area >= least)[labels]
+    return renumbered(area >= least)[labels]
 
 
-def _renumbered(kept: _Mask) -> _Labels:
+def renumbered(kept: _Mask) -> _Labels:
     """New number of each label, 1..n for those that are kept, else 0; label 0 is the background."""
     kept[0] = False
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
+from gigaseg.instances.footprints import regularise
 from gigaseg.instances.table import (
     box_array,
     box_column,
@@ -45,6 +46,33 @@ def stitched_run(layout: Layout, decided: Decided) -> pa.Table:
     united = unite_stored(layout, decided.union) if len(decided.union.row) else None
     with layout.blamed(decided.begin, end):
         return stitched_table(table, layout.grid, layout.classes, decided, united)
+
+
+def regular_run(tolerance: float, stepped: bool, layout: Layout, decided: Decided) -> pa.Table:
+    """As `stitched_run`, with regular outlines (`gigaseg.instances.footprints`).
+
+    Parameters
+    ----------
+    tolerance : in the unit of the grid, on the ground or specimen.
+    stepped : whether outlines follow the edges of working pixels.
+    """
+    table = stitched_run(layout, decided)
+    tiling = layout.grid.tiling
+    size = np.asarray(tiling.pixel_size) / tiling.scale
+    with layout.blamed(decided.begin, decided.begin + len(decided.members)):
+        drawn = shapely.transform(from_wkb(table["geometry"]), lambda xy: xy * size)
+        regular = regularise(drawn, tolerance, max(tiling.pixel_size) if stepped else 0.0)
+    changed = np.flatnonzero([before is not after for before, after in zip(drawn, regular)])
+    if not len(changed):
+        return table
+    geometry = shapely.transform(regular[changed], lambda xy: xy / size)
+    outlines = pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary())
+    box = box_array(table["bbox"])
+    box[changed] = shapely.bounds(geometry)
+    columns = {name: table[name] for name in table.column_names}
+    columns["geometry"] = replaced(columns["geometry"], changed, outlines)
+    columns["bbox"] = box_column(box)
+    return pa.table(columns)
 
 
 def stitched_table(

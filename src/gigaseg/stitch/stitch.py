@@ -28,7 +28,7 @@ from gigaseg.stitch.blocks import Cuts, Found, cut_into_blocks, find_pairs, pair
 from gigaseg.stitch.decisions import Decisions
 from gigaseg.stitch.frontier import Frontier, gather
 from gigaseg.stitch.merge import Links, Nodes, Plan, plan
-from gigaseg.stitch.rows import numbered_rows, stitched_run, stitched_table
+from gigaseg.stitch.rows import numbered_rows, regular_run, stitched_run, stitched_table
 from gigaseg.stitch.seam import Seam, reaches
 from gigaseg.stitch.united import unite
 from gigaseg.tiles.grid import Grid
@@ -123,6 +123,7 @@ def stitch(
     out: str | Path,
     *,
     agreement: float = 0.5,
+    tolerance: float | None = None,
     digest: str = "",
     workers: int = 1,
     scheduler: str | None = None,
@@ -136,6 +137,7 @@ def stitch(
     grid : grid.parquet.
     out : the file to write: the same bytes for every number of workers, scheduler and block size.
     agreement : least agreement inside the shared area at which two instances are one object, in (0, 1].
+    tolerance : of `gigaseg.instances.footprints.regularise`, in the unit of the grid; None: outlines as drawn.
     digest : of the step.
     workers, scheduler : who works on the blocks, see `gigaseg.runner.open_runner`.
     block : tile instances of a block; sets the memory of a worker.
@@ -147,10 +149,12 @@ def stitch(
     FormatError
         An input is missing, partial or of another slide or grid.
     ConfigError
-        No cluster answers, or `workers`, `scheduler` or `block` is not accepted.
+        No cluster answers, or `workers`, `scheduler`, `block` or `tolerance` is not accepted.
     """
     if block < 1:
         raise ConfigError(f"--block is {block}, accepted: a whole number >= 1")
+    if tolerance is not None and not tolerance > 0:
+        raise ConfigError(f"--regularise is {tolerance:g}, accepted: a number above 0")
     kept = Grid.read(grid)
     layout, metadata = scan(shards, kept, grid)
     tally, decisions, frontier = _Tally(len(layout), kept.tiling.overlap), Decisions(len(layout)), Frontier()
@@ -170,8 +174,13 @@ def stitch(
             "stitch": asdict(counts),
             "agreement": agreement,
         }
+        if tolerance is not None:
+            provenance |= {"regularise": tolerance, "outlines": "vector"}
         runs = (decisions.of(begin, end) for begin, end in layout.runs(ROW_GROUP))
-        rows = runner.map(stitched_run, layout, runs, RUNS_AT_ONCE)
+        run = (
+            stitched_run if tolerance is None else partial(regular_run, tolerance, metadata.get("outlines") == "pixels")
+        )
+        rows = runner.map(run, layout, runs, RUNS_AT_ONCE)
         with parquet_writer(out, schema, provenance, PLAIN_COLUMNS) as writer:
             tables = (table.cast(pa.schema(list(schema))) for table in numbered_rows(rows, ROW_GROUP))
             runner.consume(partial(writer.write_table, row_group_size=ROW_GROUP), tables)

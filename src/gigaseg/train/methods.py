@@ -13,6 +13,7 @@ from gigaseg.options import add_options, from_options
 from gigaseg.sam.config import CONFIGS
 from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
+from gigaseg.train.densesam.config import DenseSamTraining
 from gigaseg.train.sac.config import SacTraining
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _sam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, preci
 
 def _over_sam(
     help: str,
-    options: type[CenterSamTraining] | type[SacTraining],
+    options: type[CenterSamTraining] | type[SacTraining] | type[DenseSamTraining],
     method: Callable[[Any, str | None], Method],
     evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]]],
 ) -> Trainable:
@@ -123,11 +124,31 @@ def _sac_figures(checkpoint: Path, samples: Sequence[Sample], device: str, preci
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
+def _densesam(training: DenseSamTraining, sam: str | None) -> Method:
+    from gigaseg.train.densesam.method import DenseSamMethod
+
+    return DenseSamMethod(training, sam)
+
+
+def _densesam_figures(
+    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
+) -> list[dict[str, float]]:
+    from gigaseg.train.densesam.evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 METHODS: dict[str, Trainable] = {
     "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam, _sam_figures),
     "centersam": _over_sam(
         "CenterSAM: a detector whose boxes prompt SAM", CenterSamTraining, _centersam, _centersam_figures
     ),
     "sac": _over_sam("SAC: LoRA, a U-Net that prompts, one mask of all objects", SacTraining, _sac, _sac_figures),
+    "densesam": _over_sam(
+        "DenseSAM: features of SAM's encoder instead of prompts, objects and boundaries",
+        DenseSamTraining,
+        _densesam,
+        _densesam_figures,
+    ),
 }
 """By name; a method's own module adds its entry here."""

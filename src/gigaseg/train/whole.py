@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gigaseg.metrics.score import score_labels
+from gigaseg.metrics.overlap import Overlap
+from gigaseg.metrics.pixel import PixelCounts
+from gigaseg.metrics.score import score_labels, score_overlap
 from gigaseg.segmenters.base import Segmenter
 from gigaseg.segmenters.whole import segment_image
 from gigaseg.train.crops import sample_affine, whole_affine
@@ -69,6 +71,50 @@ def look(
         return letterboxed(segmenter, sample.image, side, device)
     scale = _scale(sample, diameter)
     return segment_image(segmenter, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
+
+
+def overlap(
+    segmenter: Segmenter, sample: Sample, side: int | None, device: str = "cpu", *, native: bool = False
+) -> Overlap:
+    """What a segmenter finds in a whole image against the truth.
+
+    Parameters
+    ----------
+    side : px of a black square that the image fills (`letterboxed`); None: the image is scaled to the segmenter's
+        nominal object diameter, as the truth has it.
+    native : neither; the image is seen as it is.
+    """
+    diameter = None if side or native else segmenter.card.object_diameter
+    return Overlap.from_labels(sample.labels, look(segmenter, sample, diameter, side, device=device))
+
+
+def segmentation_figures(
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    *,
+    side: int | None = None,
+    device: str = "cpu",
+    native: bool = False,
+) -> dict[str, float]:
+    """Segment whole images and compare them with the truth.
+
+    Parameters
+    ----------
+    side, native : as `overlap` takes them.
+
+    Returns
+    -------
+    `FIGURES`, means over the images for which they are defined; ``FIGURE/GROUP``; ``pooled_f1`` and ``pooled_iou`` of
+    all pixels of all images together; ``images``.
+    """
+    rows, total = [], PixelCounts(0, 0, 0, 0)
+    for sample in samples:
+        found = overlap(segmenter, sample, side, device, native=native)
+        scores = score_overlap(found, (0.5,))
+        rows.append([scores[name] for name in FIGURES])
+        total += PixelCounts.from_overlap(found)
+    figures = summary("", np.array(rows), np.array([sample.group for sample in samples]))
+    return {**figures, "pooled_f1": total.dice, "pooled_iou": total.iou, "images": float(len(samples))}
 
 
 def _scale(sample: Sample, diameter: float | None) -> float:

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from gigaseg.sam.encoder import normalise
-from gigaseg.sam.packed import PackedMasks
-from gigaseg.sam.packed import to_instances as packed_instances
 from gigaseg.segmenters.base import NO_PROMPTS, Context, Prompts, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card, card_from
-from gigaseg.segmenters.contrast import contrast
+from gigaseg.segmenters.contrast import standing_out
 from gigaseg.segmenters.regions import components, split_touching, to_instances
 from gigaseg.segmenters.sac.checkpoint import Loaded, open_sac
 from gigaseg.segmenters.sac.model import mask_logits, prompt_maps, prompt_sets, upsampled
@@ -131,12 +129,4 @@ class Sac:
             labels = split_touching(inside, self._diameter, min_area=self._least)
         else:
             labels = components(inside, min_area=self._least)
-        found = to_instances(labels, probability)
-        if self._min_contrast <= 0 or not len(found.scores):
-            return found
-        masks = [mask.flatten() for mask in found.masks or []]
-        area = torch.tensor([len(mask) for mask in masks])
-        packed = PackedMasks(found.boxes, torch.cat(masks), area.cumsum(0) - area, found.scores)
-        first = torch.zeros(len(masks), dtype=torch.int64)
-        clear = contrast(packed, image[None].cpu(), first) >= self._min_contrast
-        return packed_instances(packed[clear], first[clear], 1)[0]
+        return standing_out(to_instances(labels, probability), image, self._min_contrast)

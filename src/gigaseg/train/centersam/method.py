@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gigaseg.errors import CheckpointError, ConfigError
-from gigaseg.files import sha256_file
+from gigaseg.errors import ConfigError
 from gigaseg.sam.backend import DEFAULT_CHECKPOINT, Backend, trained_window
-from gigaseg.sam.checkpoints import checkpoint_path, read_checkpoint
-from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.model import open_checkpoint
 from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, build_detector
+from gigaseg.train.base import Base
 from gigaseg.train.batches import Batch, collate
 from gigaseg.train.card import history
 from gigaseg.train.centersam.config import CenterSamTraining
@@ -69,12 +66,10 @@ class CenterSamMethod:
 
     def __init__(self, training: CenterSamTraining | None = None, sam: str | None = None) -> None:
         t = training or CenterSamTraining()
-        self.base = sam or DEFAULT_CHECKPOINT
-        path, state, card = read_checkpoint(self.base)
-        self.training = t = replace(t, window=t.window if t.window >= 0 else trained_window(card))
-        if "base" in card:
-            raise CheckpointError(f"{path}: holds changes over another one; expected a whole checkpoint")
-        self.config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
+        self._base = Base.open(sam or DEFAULT_CHECKPOINT)
+        self.base = self._base.name
+        self.config = self._base.config
+        self.training = t = replace(t, window=t.window if t.window >= 0 else trained_window(self._base.card))
         sizes = {name: value for name in ("width", "dims", "counts", "stacks") if (value := getattr(t, name))}
         self.detector = DetectorConfig.from_dict(
             {
@@ -116,9 +111,7 @@ class CenterSamMethod:
 
     def _started(self, start: str) -> dict[str, Tensor]:
         """SAM's tensors of the checkpoint to go on from, and those of its detector if that is like this one."""
-        path, state, card = read_checkpoint(start)
-        if card.get("sam_sha256") != self._sha256:
-            raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
+        path, state, card = self._base.started(start)
         self.before = history(card)
         if DetectorConfig.from_dict(card["detector"]) == self.detector:
             return state
@@ -243,10 +236,6 @@ class CenterSamMethod:
             "detector": self.detector.as_dict(),
             "classes": list(self.detector.classes),
             "training": asdict(self.training),
-            "sam_sha256": self._sha256,
+            "sam_sha256": self._base.sha256,
             **({"before": self.before} if self.before else {}),
         }
-
-    @cached_property
-    def _sha256(self) -> str:
-        return sha256_file(checkpoint_path(self.base))

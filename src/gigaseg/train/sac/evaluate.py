@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from gigaseg.metrics.overlap import Overlap
-from gigaseg.metrics.pixel import PixelCounts
 from gigaseg.metrics.score import score_overlap
 from gigaseg.sam.encoder import normalise
 from gigaseg.segmenters.base import Prompts, Segmenter
@@ -18,33 +15,7 @@ from gigaseg.segmenters.sac.checkpoint import open_sac
 from gigaseg.segmenters.sac.model import prompt_maps, upsampled
 from gigaseg.segmenters.sac.segmenter import Sac
 from gigaseg.train.data import Sample
-from gigaseg.train.whole import FIGURES, look, summary
-
-
-def segmentation_figures(
-    segmenter: Segmenter, samples: Sequence[Sample], *, side: int | None = None, device: str = "cpu"
-) -> dict[str, float]:
-    """Segment whole images and compare them with the truth.
-
-    Parameters
-    ----------
-    side : px of a black square that each image fills (`gigaseg.train.whole.letterboxed`); None: images are scaled to
-        the segmenter's nominal object diameter, as the truth has it.
-
-    Returns
-    -------
-    `FIGURES`, means over the images for which they are defined; ``FIGURE/GROUP``; ``pooled_f1`` and ``pooled_iou`` of
-    all pixels of all images together, by which SAC's F1 is read; ``images``; ``score``, the mean Dice of the pixels.
-    """
-    rows, total = [], PixelCounts(0, 0, 0, 0)
-    for sample in samples:
-        overlap = _overlap(segmenter, sample, side, device)
-        scores = score_overlap(overlap, (0.5,))
-        rows.append([scores[name] for name in FIGURES])
-        total += PixelCounts.from_overlap(overlap)
-    found = summary("", np.array(rows), np.array([sample.group for sample in samples]))
-    found |= {"pooled_f1": total.dice, "pooled_iou": total.iou}
-    return {**found, "images": float(len(samples)), "score": found["pixel_dice"]}
+from gigaseg.train.whole import FIGURES, overlap
 
 
 def seen_as(training: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
@@ -87,7 +58,7 @@ def checkpoint_figures(
     for sample in samples:
         row: dict[str, float] = {}
         for prefix, segmenter in segmenters.items():
-            scores = score_overlap(_overlap(segmenter, sample, side, device), (0.5,))
+            scores = score_overlap(overlap(segmenter, sample, side, device), (0.5,))
             row |= {prefix + name: scores[name] for name in (*FIGURES, "seg")}
         rows.append(row)
     return rows
@@ -103,8 +74,3 @@ class UnetAlone(Sac):
             pixels = normalise(backend.resized(images), backend.config)
             maps = prompt_maps(loaded.unet, pixels, loaded.config.reduction)[0]
             return upsampled(maps, (images.shape[2], images.shape[3])).sigmoid()
-
-
-def _overlap(segmenter: Segmenter, sample: Sample, side: int | None, device: str) -> Overlap:
-    diameter = None if side else segmenter.card.object_diameter
-    return Overlap.from_labels(sample.labels, look(segmenter, sample, diameter, side, device=device))

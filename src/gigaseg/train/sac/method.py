@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gigaseg.errors import CheckpointError, ConfigError
-from gigaseg.files import sha256_file
 from gigaseg.sam.adapters import Lora
 from gigaseg.sam.backend import DEFAULT_CHECKPOINT, Backend
-from gigaseg.sam.checkpoints import checkpoint_path, read_checkpoint
-from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.encoder import encode, normalise
 from gigaseg.sam.model import open_checkpoint
 from gigaseg.segmenters.sac.config import SacConfig
@@ -34,6 +30,7 @@ from gigaseg.segmenters.sac.model import (
 )
 from gigaseg.segmenters.sac.points import select_points
 from gigaseg.segmenters.sac.unet import UNet
+from gigaseg.train.base import Base
 from gigaseg.train.batches import Batch, collate
 from gigaseg.train.card import history
 from gigaseg.train.colour import vary
@@ -79,11 +76,9 @@ class SacMethod:
 
     def __init__(self, training: SacTraining | None = None, sam: str | None = None) -> None:
         self.training = t = training or SacTraining()
-        self.base = sam or DEFAULT_CHECKPOINT
-        path, state, card = read_checkpoint(self.base)
-        if "base" in card:
-            raise CheckpointError(f"{path}: holds changes over another one; expected a whole checkpoint")
-        self.config = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(state)
+        self._base = Base.open(sam or DEFAULT_CHECKPOINT)
+        self.base = self._base.name
+        self.config = self._base.config
         if self.config.patch % t.reduction:
             raise ConfigError(
                 f"--reduction is {t.reduction}, accepted with '{self.config.name}': divisors of its patch, "
@@ -123,9 +118,7 @@ class SacMethod:
 
     def _started(self, start: str) -> dict[str, Tensor]:
         """All tensors of the checkpoint to go on from."""
-        path, state, card = read_checkpoint(start)
-        if card.get("sam_sha256") != self._sha256:
-            raise CheckpointError(f"{path}: holds no changes of this method over {self.base}; accepted: one that does")
+        path, state, card = self._base.started(start)
         sizes = ("rank", "alpha", "width", "norm", "reduction", "detail")
         known = SacConfig.from_dict(card["sac"]) if "sac" in card else None
         wrong = [] if known is None else [name for name in sizes if getattr(known, name) != getattr(self.sac, name)]
@@ -230,7 +223,8 @@ class SacMethod:
         """
         from gigaseg.segmenters.sac.checkpoint import Loaded
         from gigaseg.segmenters.sac.segmenter import Sac
-        from gigaseg.train.sac.evaluate import UnetAlone, seen_as, segmentation_figures
+        from gigaseg.train.sac.evaluate import UnetAlone, seen_as
+        from gigaseg.train.whole import segmentation_figures
 
         t = self.training
         device = next(model.parameters()).device
@@ -240,7 +234,8 @@ class SacMethod:
         loaded = Loaded(backend, cast(UNet, model.unet), self.sac, {}, cast(Lora | None, model.lora))
         options, side = seen_as(asdict(t))
         segmenter = (UnetAlone if t.trained == "unet" else Sac).of(loaded, options)
-        return segmentation_figures(segmenter, some, side=side, device=str(device))
+        found = segmentation_figures(segmenter, some, side=side, device=str(device))
+        return {**found, "score": found["pixel_dice"]}
 
     def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All tensors: SAM's by their names, what is added as ``lora.*`` and ``unet.*``."""
@@ -253,13 +248,9 @@ class SacMethod:
             "sac": self.sac.as_dict(),
             "classes": list(self.sac.classes),
             "training": asdict(self.training),
-            "sam_sha256": self._sha256,
+            "sam_sha256": self._base.sha256,
             **({"before": self.before} if self.before else {}),
         }
-
-    @cached_property
-    def _sha256(self) -> str:
-        return sha256_file(checkpoint_path(self.base))
 
 
 def trainable(model: nn.Module, training: SacTraining) -> None:
