@@ -92,7 +92,9 @@ def test_a_protocol_trains_and_is_measured_by_the_lines_that_the_page_has(places
         assert main(placed(line, places, out)) == 0
         report = json.loads((out / f"{value(line, '--evaluate')}.json").read_text())
         assert report["per_image"]
-        assert report["figures"].keys() >= ({"aji", "paper_aji"} if heads == 2 else {"pixel_iou"})
+        assert report["figures"].keys() >= (
+            {"object_dice", "paper_object_dice"} if heads == 2 else {"pixel_iou_two_class"}
+        )
 
 
 @pytest.mark.parametrize("layout", IMAGES)
