@@ -12,6 +12,9 @@ from gigaseg.segmenters.densesam.segmenter import DenseSam
 from gigaseg.train.data import Sample
 from gigaseg.train.whole import FIGURES, overlap
 
+REPORTED = (*FIGURES, "seg", "object_dice", "pixel_precision", "pixel_dice_two_class", "pixel_iou_two_class")
+"""Figures of an image, by their names in `gigaseg.metrics.score.score_overlap`; the paper's tables have those added."""
+
 
 def seen_as(training: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the segmenter that sees whole images as this training does, and of `gigaseg.train.whole.overlap`.
@@ -34,7 +37,7 @@ def checkpoint_figures(
 
     Returns
     -------
-    `FIGURES` and seg; with two heads ``paper_FIGURE``, the same by the published post-processing. NaN where a figure is
+    `REPORTED`; with two heads ``paper_FIGURE``, the same by the published post-processing. NaN where a figure is
     undefined.
 
     Raises
@@ -52,6 +55,6 @@ def checkpoint_figures(
         row: dict[str, float] = {}
         for prefix, segmenter in segmenters.items():
             scores = score_overlap(overlap(segmenter, sample, device=device, **seen), (0.5,))
-            row |= {prefix + name: scores[name] for name in (*FIGURES, "seg")}
+            row |= {prefix + name: scores[name] for name in REPORTED}
         rows.append(row)
     return rows
