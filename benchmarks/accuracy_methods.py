@@ -140,15 +140,8 @@ METHODS = {
             weights="densesam",
             checkpoint="densesam-v1",
             # of its Table 1, on tiles of 256 px that are never put together again
-            paper={MONUSEG_HELD_OUT: {"object_dice": 0.8041, "aji": 0.6650, "pq": 0.6144}},
+            paper={MONUSEG_HELD_OUT: {"aji": 0.6650, "pq": 0.6144}},
             paper_model="ViT-H, trained on MoNuSeg, its own test images",
-        ),
-        Method(
-            "densesam + small, paper's instances",
-            "densesam",
-            weights="densesam",
-            checkpoint="densesam-v1",
-            options={"instances": "paper"},
         ),
         Method(
             "densesam + small, monuseg",

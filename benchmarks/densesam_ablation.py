@@ -37,7 +37,13 @@ FORMAT = "gigaseg/densesam-ablation/1"
 _BARE = {"local_branch": False, "global_branch": False}
 
 ROWS: dict[str, dict[str, Any]] = {
-    "SAM decoder retrained": {**_BARE, "heads": 1, "trained": "decoder", "image_token_update": True},
+    "SAM decoder retrained": {
+        **_BARE,
+        "heads": 1,
+        "trained": "decoder",
+        "image_token_update": True,
+        "sam_scale": 1.0,
+    },
     "DenseSAM": {},
     "− local": {"local_branch": False},
     "− global": _BARE,
@@ -48,7 +54,7 @@ ROWS: dict[str, dict[str, Any]] = {
 MORE: dict[str, dict[str, Any]] = {
     "DenseSAM, image tokens updated": {"image_token_update": True},
     "DenseSAM, injected at the end": {"site": "end"},
-    "DenseSAM, decoder trained too": {"trained": "decoder"},
+    "DenseSAM, decoder trained too": {"trained": "decoder", "sam_scale": 1.0},
 }
 """Options by which paper and code differ."""
 
@@ -63,7 +69,10 @@ FIGURES = ("object_dice", "aji", "pq")
 DRAWS = 2000
 """Bootstrap draws of each interval."""
 
-_LEFT = ("heads", "local_branch", "global_branch", "trained", "image_token_update", "site", "start", "colour")
+_LEFT = (
+    *("heads", "local_branch", "global_branch", "trained", "image_token_update", "site", "sam_scale", "start"),
+    "colour",
+)
 """What of `DenseSamTraining` has no option of its own here."""
 
 _UNIMPORTANT = (

@@ -7,13 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 from torch.nn import functional as F
 
 from gigaseg.train.densesam.losses import at_points, contrastive, point_losses, sample_points
-from gigaseg.train.densesam.targets import boundary_target, token_labels
-
-CROSS = ndimage.generate_binary_structure(2, 1)
+from gigaseg.train.densesam.targets import token_labels
 
 
 def dense(features, labels, temperature=0.1):
@@ -108,32 +105,6 @@ def test_values_at_points_are_bilinear_with_pixel_corners_at_integers():
     ramp = torch.arange(8.0).expand(1, 4, 8)
     points = torch.tensor([[[0.5 / 8, 0.5], [4.0 / 8, 0.2], [7.5 / 8, 0.9]]])
     assert at_points(ramp, points)[0].tolist() == pytest.approx([0, 3.5, 7])
-
-
-def test_the_rim_of_a_square_is_two_pixels_wide_without_its_corners_outside():
-    labels = torch.zeros(1, 12, 12, dtype=torch.int32)
-    labels[0, 3:9, 3:9] = 7
-    found = boundary_target(labels)[0].numpy()
-    square = labels[0].numpy() > 0
-    expected = ndimage.binary_dilation(square, CROSS) ^ ndimage.binary_erosion(square, CROSS)
-    assert (found == expected).all()
-    assert found.sum() == 20 + 24
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 3))
-def test_the_target_is_the_union_over_instances(seed, extra):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, (9, 11)).repeat(3, 0).repeat(3, 1)
-    expected = np.zeros(labels.shape, bool)
-    for number in range(1, 4):
-        one = labels == number
-        # what the image's border cuts goes on beyond it
-        expected |= ndimage.binary_dilation(one, CROSS) ^ ndimage.binary_erosion(one, CROSS, border_value=1)
-    if extra:
-        expected = ndimage.binary_dilation(expected, CROSS, iterations=extra)
-    found = boundary_target(torch.from_numpy(labels)[None], extra)[0].numpy()
-    assert (found == expected).all()
 
 
 def test_token_labels_take_the_pixel_in_the_middle():

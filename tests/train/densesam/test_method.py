@@ -9,6 +9,7 @@ import torch
 from gigaseg.errors import CheckpointError, ConfigError
 from gigaseg.sam.checkpoints import read_checkpoint, read_state, write_state
 from gigaseg.sam.config import SamConfig
+from gigaseg.sam.encoder import encode
 from gigaseg.sam.model import build
 from gigaseg.segmenters.densesam.checkpoint import open_densesam
 from gigaseg.segmenters.densesam.segmenter import DenseSam
@@ -111,12 +112,12 @@ def test_only_the_listed_tensors_train_and_each_of_them_does(sam, discs_apart, t
     assert any(name.startswith("image_encoder.") for name in other) == (more == "all")
 
 
-@pytest.mark.parametrize("views", ["free", "fixed"])
-def test_a_stopped_run_goes_on_with_the_very_same_numbers(sam, discs_apart, training, loop, tmp_path, views):
+@pytest.mark.parametrize(("views", "precision"), [("free", "fp32"), ("fixed", "fp32"), ("fixed", "bf16")])
+def test_a_stopped_run_goes_on_with_the_very_same_numbers(sam, discs_apart, training, loop, tmp_path, views, precision):
     train, val = discs_apart
     cache = None if views == "free" else str(tmp_path / "cache")
     method = DenseSamMethod(replace(training, views=views, cache=cache), str(sam))
-    loop = replace(loop, steps=6, save_every=2, validate_every=3)
+    loop = replace(loop, steps=6, save_every=2, validate_every=3, precision=precision)
     run(method, loop, train, val[:1], tmp_path / "whole")
     run(method, loop, train, val[:1], tmp_path / "killed", stop_after=5)
     run(method, loop, train, val[:1], tmp_path / "killed")
@@ -141,6 +142,22 @@ def test_a_cache_changes_nothing_but_the_time(sam, discs_apart, training, loop, 
     assert all(torch.allclose(one[name].float(), three[name].float(), atol=2e-3) for name in one)
     state = read_state(tmp_path / "read" / "best.safetensors")[1]
     assert "cache" not in state["training"]
+
+
+def test_a_cache_knows_an_encoder_that_the_start_brings(sam, discs_apart, training, loop, tmp_path):
+    train = discs_apart[0][:1]
+    run(DenseSamMethod(replace(training, trained="all"), str(sam)), replace(loop, steps=5), train, [], tmp_path / "all")
+    start = str(tmp_path / "all" / "best.safetensors")
+    fixed = replace(training, views="fixed", turned=False, cache=str(tmp_path / "cache"))
+    base = DenseSamMethod(fixed, str(sam))
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        of_base = base._encoded(base.build(), pixels).embedding
+        started = DenseSamMethod(replace(fixed, start=start), str(sam))
+        model = started.build()
+        found = started._encoded(model, pixels).embedding
+        assert torch.allclose(found, encode(model.image_encoder, pixels).embedding, atol=1e-5)
+    assert not torch.allclose(found, of_base, atol=1e-3)
 
 
 def test_fixed_views_are_eight_of_each_tile_and_colours_stay(sam, discs_apart, training):
@@ -180,13 +197,23 @@ def test_images_without_objects_give_a_step(sam, discs_apart, training):
     assert torch.isfinite(losses["loss"])
 
 
-def test_whole_images_are_seen_so_in_validation_too(sam, discs_apart, training):
+def test_whole_images_are_seen_so_in_validation_too(sam, discs_apart, training, monkeypatch):
     method = DenseSamMethod(replace(training, views="whole"), str(sam))
     sample = discs_apart[0][0]
     wide = replace(sample, image=sample.image[:56], labels=sample.labels[:56])
     item = method.prepare(wide, np.random.default_rng(0))
     assert (item.image == 0).all(0).float().mean() == pytest.approx(0.5, abs=0.05)
+    seen = []
+    real = DenseSam.segment
+
+    def watched(segmenter, batch):
+        seen.append(batch.images[0])
+        return real(segmenter, batch)
+
+    monkeypatch.setattr(DenseSam, "segment", watched)
     assert method.validate(method.build(), [wide])["images"] == 1
+    assert seen[0].shape == (3, 64, 64)
+    assert (seen[0] == 0).all(0).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_it_goes_on_from_a_checkpoint_of_the_same_make(sam, discs_apart, training, loop, tmp_path):
@@ -197,8 +224,11 @@ def test_it_goes_on_from_a_checkpoint_of_the_same_make(sam, discs_apart, trainin
     own = method.build().state_dict()
     assert all(torch.equal(own[name], tensor.float()) for name, tensor in state.items())
     assert [told["step"] for told in method.card()["before"]] == [3]
-    with pytest.raises(CheckpointError, match=r"heads is 2, accepted: 1, as in the options of this run"):
-        DenseSamMethod(replace(training, heads=1, start=start), str(sam))
+    for changes, message in (({"heads": 1}, "heads is 2, accepted: 1"), ({"iou_token": "random"}, "iou_token is sam")):
+        with pytest.raises(CheckpointError, match=message):
+            DenseSamMethod(replace(training, **changes, start=start), str(sam))
+    with pytest.raises(CheckpointError, match=r"sac-v1.safetensors: holds no DenseSAM; accepted: a checkpoint of"):
+        DenseSamMethod(replace(training, start="sac-v1"))
 
 
 def test_what_cannot_be_trained_is_told_before_it_begins(sam, training):

@@ -86,8 +86,12 @@ def test_a_protocol_trains_and_is_measured_by_the_lines_that_the_page_has(places
     assert [card["densesam"][name[5:].replace("-", "_")] for name in PARTS] == [name not in words for name in PARTS]
     assert card["loop"]["rate"] == 1e-3
     assert (card["loop"]["schedule"], card["loop"]["decay"], card["loop"]["precision"]) == ("exponential", 0, "fp32")
+    if value(words, "--out") == "RUN-DECODER":
+        assert card["densesam"]["image_token_update"]
+        assert card["training"]["trained"] == "decoder"
     measuring = [line for line in MEASURING if value(line, "--data").startswith(value(words, "--data"))]
     assert measuring
+    assert all(value(line, "--precision") == "fp32" for line in measuring)
     for line in measuring if value(words, "--out") == "RUN" else ():
         assert main(placed(line, places, out)) == 0
         report = json.loads((out / f"{value(line, '--evaluate')}.json").read_text())

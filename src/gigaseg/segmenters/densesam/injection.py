@@ -61,7 +61,7 @@ class Injection(nn.Module):
             terms.append(local.flatten(2).mT)
         if self.global_branch is not None:
             mean = torch.stack([self.global_branch(x) for x in hidden]).mean(0)
-            contrast = F.normalize(mean.flatten(1, 2).float(), dim=-1)
+            contrast = F.normalize(mean.flatten(1, 2), dim=-1)
             terms.append(contrast)
         return Injected(sum(terms[1:], terms[0]), contrast)
 

@@ -20,10 +20,17 @@ _Map = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.signedinteger[Any]]
 
 OBJECT, BOUNDARY = 0.5, 0.25
-"""Probabilities from which a pixel is an object's, and from which it is a boundary's."""
+"""Probabilities from which a pixel is an object's, and from which it is a boundary's.
 
-MARKER_AREA = 7
-"""Least area of a marker where a component of foreground has several, px."""
+Chosen by benchmarks/densesam_instances.py on ideal maps of 150 training images of the 2018 Data Science Bowl, scaled to
+a median diameter of 26 px, and on the same maps blurred, on a coarser grid, or with noise. A line of two pixels that is
+blurred by 2 px hardly reaches 0.5: PQ 0.938 at 0.25 and 0.805 at 0.5; on a grid of 4 px 0.917 and 0.778 (0.880 at 0.3).
+Sharp maps lose little by it: 0.992 at either, blurred by 1 px 0.982 and 0.985. On the 67 validation images `robust`
+reaches 0.994, `paper` 0.942, components alone 0.868; blurred by 2 px 0.938, 0.886, 0.791."""
+
+MARKER_AREA = 5
+"""Least area of a marker where a component of foreground has several, px: more than the cross, the least that an
+opening leaves. It spares some specks in noisy maps (PQ 0.886, without it 0.884); 40 costs 0.003 on ideal ones."""
 
 CONTOUR_SHARE = 5
 """`paper` drops contours of no more than the mean area divided by this."""
@@ -63,7 +70,7 @@ def paper(objects: _Map, boundaries: _Map) -> _Labels:
     stretched = cv2.normalize(boundaries_eight_bit, np.empty_like(eight_bit), 10, 350, cv2.NORM_MINMAX)
     _, inner = cv2.threshold(stretched, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    interior = cv2.morphologyEx(foreground & inner, cv2.MORPH_OPEN, cross)
+    interior = cv2.morphologyEx(cv2.bitwise_and(foreground, inner), cv2.MORPH_OPEN, cross)
     contours, _ = cv2.findContours(interior, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     areas = [cv2.contourArea(contour) for contour in contours]
     large = [contour for contour, area in zip(contours, areas) if CONTOUR_SHARE * len(areas) * area > sum(areas)]
@@ -71,8 +78,10 @@ def paper(objects: _Map, boundaries: _Map) -> _Labels:
         return none
     filled = cv2.drawContours(np.zeros_like(interior), large, -1, 255, cv2.FILLED)
     markers, _ = connected(filled > 0, corners=False)
-    labels = watershed(foreground, markers, mask=foreground > 0, watershed_line=True)  # type: ignore[no-untyped-call]
-    return renumbered(np.bincount(labels.ravel()) > 0)[labels]
+    inside = np.asarray(foreground > 0)
+    labels: _Labels = watershed(inside, markers, mask=inside, watershed_line=True)  # type: ignore[no-untyped-call]
+    numbers: _Labels = renumbered(np.bincount(labels.ravel()) > 0)[labels]
+    return numbers
 
 
 def robust(
@@ -167,17 +176,18 @@ def _seeds(interior: _Mask, component: _Labels, count: int, least: float) -> tup
 def _spread(labels: _Labels, rest: _Indices, width: int) -> None:
     """Label the pixels `rest` of flat labels, in place, by waves over 8 neighbours from those that have a label.
 
-    What two labels reach in one wave goes to the one above, left, right, below, then over a corner. Only the front of
-    the wave is visited: skimage's watershed, which sorts all pixels, takes several times as long.
+    What two labels reach in one wave goes to the one above, left, right, below, then over a corner. After the first,
+    only the front of the wave is visited: skimage's watershed, which sorts all pixels, takes several times as long.
     """
     steps = (width, 1, -1, -width, width + 1, width - 1, 1 - width, -width - 1)
+    label = labels[rest - steps[0]]
+    for step in steps[1:]:
+        none = np.flatnonzero(label == 0)
+        label[none] = labels[rest[none] - step]
+    front = rest[label > 0]
+    labels[front] = label[label > 0]
     waiting = np.zeros(len(labels), np.bool_)
-    for step in steps:
-        waiting[rest + step] = True
-    front = np.flatnonzero(waiting)
-    front = front[labels[front] > 0]
-    waiting[:] = False
-    waiting[rest] = True
+    waiting[rest[label == 0]] = True
     while len(front):
         reached = []
         for step in steps:

@@ -74,7 +74,7 @@ class Maps:
 
 
 def dense_maps(sam: nn.Module, dense: nn.Module, config: DenseSamConfig, encoded: Encoded) -> Maps:
-    """Logits of each image; differentiable.
+    """Logits of each image; differentiable. It computes in float32, under autocast too: nothing bounds the local term.
 
     Parameters
     ----------
@@ -82,19 +82,24 @@ def dense_maps(sam: nn.Module, dense: nn.Module, config: DenseSamConfig, encoded
     dense : `Dense`.
     encoded : embedding, and hidden features of which `config.inner_idx` are injected (`selected`).
     """
-    net = cast(Dense, dense)
+    with torch.autocast(encoded.embedding.device.type, enabled=False):
+        layers = [x.float() for x in selected(encoded, config)] if config.injects else []
+        return _maps(sam, cast(Dense, dense), config, encoded.embedding.float(), layers)
+
+
+def _maps(sam: nn.Module, net: Dense, config: DenseSamConfig, embedding: Tensor, layers: list[Tensor]) -> Maps:
     decoder = cast(Any, sam).mask_decoder
-    b, c, h, w = encoded.embedding.shape
-    injected = None if net.injection is None else net.injection(selected(encoded, config))
+    b, c, h, w = embedding.shape
+    injected = None if net.injection is None else net.injection(layers)
     term = None if injected is None else injected.term
-    cells = (encoded.embedding + embed_masks(sam, None).view(1, c, 1, 1)).flatten(2).mT
+    cells = (embedding + embed_masks(sam, None).view(1, c, 1, 1)).flatten(2).mT
     positions = grid_positions(sam, (h, w))[None]
     tokens = torch.cat([net.iou_token, net.token])[None].expand(b, -1, -1)
     state, cells = _transform(decoder.transformer, tokens, cells, positions, term, config)
     heads = [net.objects] if net.boundaries is None else [net.objects, net.boundaries]
     filters = torch.stack([head(state[:, 1]) for head in heads], 1)
     logits, _ = upscale(decoder.output_upscaling, cells, filters, (h, w), Casts(), keep=False)
-    return Maps(logits.float(), None if injected is None else injected.contrast, cells)
+    return Maps(logits, None if injected is None else injected.contrast, cells)
 
 
 def selected(encoded: Encoded, config: DenseSamConfig) -> list[Tensor]:

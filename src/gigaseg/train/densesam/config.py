@@ -16,8 +16,7 @@ class DenseSamTraining:
     local_branch: bool = key(True, "inject the local branch's term")
     global_branch: bool = key(True, "inject the global branch's term, which the contrastive loss shapes")
     inner_idx: tuple[int, ...] = key(
-        (1,), "features of the encoder that are injected: 0 the patch embedding, 1.. the global-attention blocks "
-        "(default: 1)",
+        (1,), "features of the encoder that are injected: 0 the patch embedding, 1.. the global-attention blocks",
     )  # fmt: skip
     site: str = key(
         "before", "where the term joins the image tokens: before each block of the decoder, as in the published code, "
@@ -38,8 +37,8 @@ class DenseSamTraining:
     dice: float = key(0.5, "weight of the Dice loss", low=0)
     contrastive: float = key(0.1, "weight of the contrastive loss of the global branch", low=0)
     points: int = key(12544, "points of a map at which losses are taken, mostly unsure ones; 0: all pixels", low=0)
-    thicker: int = key(0, "dilations of the boundary target, which is 2 px wide; 2 for CPM17 as published", low=0,
-                       high=16)  # fmt: skip
+    thicker: int = key(0, "dilations of the boundary target, which is 2 px wide; docs/densesam_protocols.md has the "
+                       "published widths", low=0, high=16)  # fmt: skip
     classes: tuple[str, ...] = key(("nucleus",), "the class of all objects, one")
     crop: int = key(256, "side of a training crop, px", low=32, high=4096)
     smallest: float = key(12.0, "least median object diameter of a crop, px", low=1)

@@ -86,11 +86,15 @@ def contrastive(features: Tensor, labels: Tensor, temperature: float = TEMPERATU
     -------
     Mean over the tokens.
     """
-    z, own = features.float(), labels.long()
-    sums = z.new_zeros(int(own.max()) + 1, z.shape[1]).index_add(0, own, z)
-    count = torch.bincount(own)[own]
+    with torch.autocast(features.device.type, enabled=False):
+        return _contrastive(features.float(), labels.long(), temperature, rows or max(1, _ROWS // len(features)))
+
+
+def _contrastive(z: Tensor, own: Tensor, temperature: float, rows: int) -> Tensor:
+    member = F.one_hot(own).to(z.dtype)
+    sums, count = member.mT @ z, member.sum(0)[own]
     together = (z * (sums[own] - z)).sum(1) / ((count - 1).clamp(min=1) * temperature)
-    against: Tensor = _LogSums.apply(z, temperature, rows or max(1, _ROWS // len(z)))  # type: ignore[no-untyped-call]
+    against: Tensor = _LogSums.apply(z, temperature, rows)  # type: ignore[no-untyped-call]
     return torch.mean((against - together) * (count > 1))
 
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, ConfigError
+from gigaseg.files import sha256_file
 from gigaseg.sam.backend import DEFAULT_CHECKPOINT, Backend
+from gigaseg.sam.checkpoints import checkpoint_path, read_checkpoint
 from gigaseg.sam.encoder import Encoded, encode, normalise
 from gigaseg.sam.model import open_checkpoint
 from gigaseg.segmenters.densesam.config import DenseSamConfig
@@ -85,23 +87,36 @@ class DenseSamMethod:
             DenseSamConfig.from_dict(self.densesam.as_dict()).check_fit(len(self.config.global_blocks))
         except CheckpointError as error:
             raise ConfigError(f"--inner-idx: {error}") from error
+        self.before: list[dict[str, Any]] = []
+        self.start = self._started(t.start) if t.start else None
         self._cache = None
         if t.cache is not None:
             # the layers also where nothing is injected: so an ablation's rows share their files
-            self._cache = FeatureCache(Path(t.cache), self._base.sha256, t.inner_idx)
-        self.before: list[dict[str, Any]] = []
-        self.start = self._started(t.start) if t.start else None
+            self._cache = FeatureCache(Path(t.cache), self._encoder_sha256(), t.inner_idx)
 
     def _started(self, start: str) -> dict[str, Tensor]:
         """All tensors of the checkpoint to go on from."""
         path, state, card = self._base.started(start)
-        known = DenseSamConfig.from_dict(card.get("densesam"))
-        for name in ("heads", "local_branch", "global_branch", "inner_idx", "site", "image_token_update"):
+        if "densesam" not in card:
+            raise CheckpointError(f"{path}: holds no DenseSAM; accepted: a checkpoint of `gigaseg train densesam`")
+        try:
+            known = DenseSamConfig.from_dict(card["densesam"])
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        for name in ("heads", "local_branch", "global_branch", "inner_idx", "site", "image_token_update", "iou_token"):
             found, wanted = getattr(known, name), getattr(self.densesam, name)
             if found != wanted:
                 raise CheckpointError(f"{path}: {name} is {found}, accepted: {wanted}, as in the options of this run")
         self.before = history(card)
         return state
+
+    def _encoder_sha256(self) -> str:
+        """Of the file whose encoder the model has: the start's, where that has trained one, else the base's."""
+        known = read_checkpoint(self.base)[1]
+        encoder = {name: tensor for name, tensor in (self.start or {}).items() if name.startswith("image_encoder.")}
+        if all(torch.equal(tensor.float(), known[name].float()) for name, tensor in encoder.items()):
+            return self._base.sha256
+        return sha256_file(checkpoint_path(str(self.training.start)))
 
     def build(self) -> nn.Module:
         """The SAM model with its part ``densesam``; what does not train is frozen."""
@@ -111,7 +126,7 @@ class DenseSamMethod:
         model.add_module(DENSE.rstrip("."), dense)
         if self.start is not None:
             model.load_state_dict(self.start)
-        trainable(model, self.training.trained)
+        trainable(model, self.training.trained, update=self.densesam.image_token_update)
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -175,9 +190,8 @@ class DenseSamMethod:
         loss = t.bce * cross + t.dice * dice
         if found.contrast is not None and t.contrastive:
             h, w = encoded.embedding.shape[2:]
-            with torch.autocast(batch.images.device.type, enabled=False):
-                own = token_labels(truth[:, 0], (h, w))
-                parts["contrastive"] = contrastive(found.contrast.flatten(0, 1), own.flatten())
+            own = token_labels(truth[:, 0], (h, w))
+            parts["contrastive"] = contrastive(found.contrast.flatten(0, 1), own.flatten())
             loss = loss + t.contrastive * parts["contrastive"]
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
@@ -221,7 +235,7 @@ class DenseSamMethod:
         }
 
 
-def trainable(model: nn.Module, trained: str) -> None:
+def trainable(model: nn.Module, trained: str, *, update: bool) -> None:
     """Let only what is added train, but its IoU token; with "decoder" SAM's transformer and upscaling and that too.
 
     "all": the encoder beside them; the prompt encoder stays.
@@ -229,11 +243,13 @@ def trainable(model: nn.Module, trained: str) -> None:
     Parameters
     ----------
     model : SAM with its part ``densesam``.
+    update : image tokens take in what they attend to; without it no loss reaches that attention.
     """
     decoder = ("mask_decoder.transformer.", "mask_decoder.output_upscaling.")
     more = {"added": (), "decoder": decoder, "all": (*decoder, "image_encoder.")}[trained]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith((DENSE, *more)) and (bool(more) or name != f"{DENSE}iou_token")
+        idle = name == f"{DENSE}iou_token" if not more else not update and "cross_attn_image_to_token" in name
+        parameter.requires_grad = name.startswith((DENSE, *more)) and not idle
 
 
 def grid(shape: tuple[int, int], side: float) -> list[tuple[float, float]]:
