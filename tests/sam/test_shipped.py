@@ -9,6 +9,8 @@ from gigaseg.sam.checkpoints import read_checkpoint
 from gigaseg.sam.config import CONFIGS
 from gigaseg.sam.downloads import shipped
 from gigaseg.sam.prompting import box_sets, point_sets
+from gigaseg.segmenters.densesam.checkpoint import open_densesam
+from gigaseg.segmenters.densesam.segmenter import DenseSam
 from gigaseg.segmenters.sac.checkpoint import open_sac
 from gigaseg.segmenters.sac.segmenter import Sac
 from gigaseg.segmenters.whole import segment_image
@@ -84,4 +86,19 @@ def test_sac_finds_the_foreground_of_generated_nuclei_with_and_without_points(ki
         truth = labels > 0
         assert 2 * (inside & truth).sum() / (inside.sum() + truth.sum()) > least
     found = segment_image(Sac.of(loaded), image)
+    assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < most
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("brightfield", 0.65, 1.8), ("fluorescence", 0.85, 1.2)])
+def test_densesam_finds_generated_nuclei_without_a_prompt(kind, least, most):
+    image, labels = synthetic_image((512, 512), mpp=0.3, seed=3, kind=kind)
+    if kind == "fluorescence":
+        image = np.repeat((image / image.max() * 255).astype(np.uint8)[..., None], 3, axis=2)
+    loaded = open_densesam()
+    assert (loaded.config.heads, loaded.config.inner_idx) == (2, (0, 1, 2))
+    segmenter = DenseSam.of(loaded)
+    tile = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    inside, truth = segmenter.probability(tile)[0, 0].numpy() > 0.5, labels > 0
+    assert 2 * (inside & truth).sum() / (inside.sum() + truth.sum()) > least
+    found = segment_image(segmenter, image)
     assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < most
