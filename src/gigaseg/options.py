@@ -52,7 +52,8 @@ def add_options(parser: argparse._ActionsContainer, cls: type, names: Sequence[s
             settings |= {"nargs": "*", "metavar": spec.name.upper()}
         else:
             settings["metavar"] = spec.name.upper()
-        shown = "" if default in ({}, ()) or kind is bool else f" (default: {'none' if default is None else default})"
+        told = " ".join(map(str, default)) if isinstance(default, tuple) else "none" if default is None else default
+        shown = "" if default in ({}, ()) or kind is bool else f" (default: {told})"
         parser.add_argument(_flag(cls, spec.name), help=text + shown, **settings)
 
 
