@@ -32,11 +32,6 @@ from gigaseg.segmenters.regions import components, connected, large_enough, spli
 from gigaseg.train.data import consecutive
 from gigaseg.train.densesam import targets
 
-
-def boundary_target(labels: np.ndarray, extra: int = 0) -> np.ndarray:
-    return targets.boundary_target(torch.from_numpy(labels), extra).numpy()
-
-
 SIDE = 512
 """Of each image the middle, at most so large, px."""
 
@@ -51,6 +46,10 @@ NEIGHBOURS = [
     {"marker_area": 20},
 ]
 """Settings of `robust`; each differs from the chosen ones in one."""
+
+
+def boundary_target(labels: np.ndarray, extra: int = 0) -> np.ndarray:
+    return targets.boundary_target(torch.from_numpy(labels), extra).numpy()
 
 
 @dataclass(frozen=True)
