@@ -10,21 +10,23 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, is_machine_fault, one_line
 from gigaseg.files import atomic, sha256_file
 from gigaseg.sam.downloads import OFFICIAL, Official, base_reference, checked_sha256, checkpoint_path, fetch, shipped
 
 __all__ = [
-    "OFFICIAL", "Official", "checkpoint_path", "fetch", "fitted", "read_checkpoint", "read_delta", "read_state",
-    "write_delta", "write_state",
+    "OFFICIAL", "Official", "checkpoint_path", "fetch", "filled", "fitted", "part_of", "read_checkpoint", "read_delta",
+    "read_state", "write_delta", "write_state",
 ]  # fmt: skip
+
+M = TypeVar("M", bound=nn.Module)
 
 _CARD = "gigaseg"
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -155,6 +157,17 @@ def fitted(
         if not tensors[name].isfinite().all():
             raise CheckpointError(f"tensor '{name}' holds values that are not finite")
     return tensors
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, named without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def filled(module: M, state: Mapping[str, Tensor], what: str) -> M:
+    """`module`, built without memory, with exactly these tensors in float32; `what` it is, for messages."""
+    module.load_state_dict(fitted(state, module.state_dict(), what), assign=True)
+    return module
 
 
 def write_state(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str, Any], *, half: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +15,16 @@ from gigaseg.sam.encoder import Encoded
 from gigaseg.sam.packed import to_instances
 from gigaseg.sam.prompting import box_sets
 from gigaseg.sam.suppression import mask_nms
-from gigaseg.segmenters.base import Context, TileBatch, TileInstances
-from gigaseg.segmenters.card import Card, card_from
+from gigaseg.segmenters.base import TileBatch, TileInstances
+from gigaseg.segmenters.card import Card
 from gigaseg.segmenters.centersam.checkpoint import Loaded, open_centersam
 from gigaseg.segmenters.centersam.detector import Maps
 from gigaseg.segmenters.centersam.peaks import Peaks, decode
 from gigaseg.segmenters.contrast import contrast
+from gigaseg.segmenters.over_sam import OverSam
 
 
-class CenterSam:
+class CenterSam(OverSam[Loaded]):
     """CenterNet's peaks as box prompts.
 
     Attributes
@@ -34,34 +34,8 @@ class CenterSam:
         what scores less takes nothing away from what scores more.
     """
 
-    def __init__(self, card: Card, context: Context) -> None:
-        options = context.options
-        loaded = open_centersam(
-            context.checkpoint,
-            context.device,
-            options["input_size"] or None,
-            options["precision"],
-            compile=options["compile"],
-        )
-        self._set(card, loaded, options)
-
-    @classmethod
-    def of(cls, loaded: Loaded, options: Mapping[str, Any] | None = None) -> CenterSam:
-        """A segmenter on models that are there, such as those in training.
-
-        Parameters
-        ----------
-        options : of the card; those about the loading of a checkpoint are not looked at.
-
-        Raises
-        ------
-        SegmenterError
-            An option is unknown or out of its limits, or `detector_size` is given with a detector on the embedding.
-        """
-        card = card_from(Path(__file__).with_name("centersam.json"))
-        segmenter = cls.__new__(cls)
-        segmenter._set(card, loaded, card.complete(options or {}))
-        return segmenter
+    name = "centersam"
+    opener = staticmethod(open_centersam)
 
     def _set(self, card: Card, loaded: Loaded, options: Mapping[str, Any]) -> None:
         self.card = replace(card, classes=loaded.detector.config.classes)

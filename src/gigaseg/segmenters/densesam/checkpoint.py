@@ -10,7 +10,7 @@ import torch
 
 from gigaseg.errors import CheckpointError, one_line
 from gigaseg.sam.backend import Backend
-from gigaseg.sam.checkpoints import fitted, read_checkpoint
+from gigaseg.sam.checkpoints import filled, part_of, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.model import from_state
 from gigaseg.segmenters.densesam.config import DenseSamConfig
@@ -66,14 +66,13 @@ def open_densesam(
             raise CheckpointError(f"weights {one_line(whose)}, expected those that `gigaseg train densesam` writes")
         config = DenseSamConfig.from_dict(card["densesam"])
         rest = {name: tensor for name, tensor in state.items() if not name.startswith(DENSE)}
-        own = {name.removeprefix(DENSE): tensor for name, tensor in state.items() if name.startswith(DENSE)}
         sam = SamConfig.from_dict(card["config"]) if "config" in card else infer_config(rest)
         config.check_fit(len(sam.global_blocks))
         with torch.device("meta"):
             dense = Dense(config, sam)
-        dense.load_state_dict(fitted(own, dense.state_dict(), "DenseSAM's part"), assign=True)
+        dense = filled(dense, part_of(state, DENSE), "DenseSAM's part").eval()
         model = from_state(rest, sam)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     backend = Backend.from_model(model, sam, card, device, input_size, precision, compile)
-    return Loaded(backend, dense.to(backend.device).eval(), config, card)
+    return Loaded(backend, dense.to(backend.device), config, card)

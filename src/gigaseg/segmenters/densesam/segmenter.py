@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from gigaseg.errors import SegmenterError
-from gigaseg.segmenters.base import Context, TileBatch, TileInstances
-from gigaseg.segmenters.card import Card, card_from
+from gigaseg.segmenters.base import TileBatch, TileInstances
+from gigaseg.segmenters.card import Card
 from gigaseg.segmenters.contrast import standing_out
 from gigaseg.segmenters.densesam.checkpoint import Loaded, open_densesam
 from gigaseg.segmenters.densesam.instances import paper, robust
 from gigaseg.segmenters.densesam.model import dense_maps, upsampled
+from gigaseg.segmenters.over_sam import OverSam
 from gigaseg.segmenters.regions import components, to_instances
 
 
-class DenseSam:
+class DenseSam(OverSam[Loaded]):
     """Instances of a tile without any prompt.
 
     Attributes
@@ -29,34 +29,8 @@ class DenseSam:
     loaded : the models.
     """
 
-    def __init__(self, card: Card, context: Context) -> None:
-        options = context.options
-        loaded = open_densesam(
-            context.checkpoint,
-            context.device,
-            options["input_size"] or None,
-            options["precision"],
-            compile=options["compile"],
-        )
-        self._set(card, loaded, options)
-
-    @classmethod
-    def of(cls, loaded: Loaded, options: Mapping[str, Any] | None = None) -> DenseSam:
-        """A segmenter on models that are there, such as those in training.
-
-        Parameters
-        ----------
-        options : of the card; those about the loading of a checkpoint are not looked at.
-
-        Raises
-        ------
-        SegmenterError
-            An option is unknown or out of its limits, or asks for boundaries of weights that have none.
-        """
-        card = card_from(Path(__file__).with_name("densesam.json"))
-        segmenter = cls.__new__(cls)
-        segmenter._set(card, loaded, card.complete(options or {}))
-        return segmenter
+    name = "densesam"
+    opener = staticmethod(open_densesam)
 
     def _set(self, card: Card, loaded: Loaded, options: Mapping[str, Any]) -> None:
         self.card = replace(card, classes=loaded.config.classes)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, one_line
 from gigaseg.sam.adapters import Adapter
 from gigaseg.sam.backend import Backend
-from gigaseg.sam.checkpoints import fitted, read_checkpoint
+from gigaseg.sam.checkpoints import filled, part_of, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.model import from_state
 from gigaseg.segmenters.sac.config import SacConfig
 from gigaseg.segmenters.sac.model import LORA, UNET, build_lora, build_unet
 from gigaseg.segmenters.sac.unet import UNet
-
-M = TypeVar("M", bound=nn.Module)
 
 DEFAULT_CHECKPOINT = "sac-v1"
 """Name of the checkpoint that ships with the package."""
@@ -78,22 +74,12 @@ def open_sac(
         config.check_fit(sam.patch)
         with torch.device("meta"):
             unet, lora = build_unet(config), build_lora(config, sam)
-        unet = _filled(unet, _part(state, UNET), "the U-Net").eval()
+        unet = filled(unet, part_of(state, UNET), "the U-Net").eval()
         model = from_state(rest, sam)
         if lora is not None:
             # from_state takes tensors over as they are: nothing else holds them
-            _filled(lora, _part(state, LORA), "the LoRA").merge(model.image_encoder)
+            filled(lora, part_of(state, LORA), "the LoRA").merge(model.image_encoder)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     backend = Backend.from_model(model, sam, card, device, input_size, precision, compile)
     return Loaded(backend, unet.to(backend.device), config, card)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _filled(module: M, state: Mapping[str, Tensor], what: str) -> M:
-    """`module`, built without memory, with exactly these tensors in float32."""
-    module.load_state_dict(fitted(state, module.state_dict(), what), assign=True)
-    return module

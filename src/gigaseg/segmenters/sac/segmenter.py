@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,17 @@ import torch
 from torch import Tensor
 
 from gigaseg.sam.encoder import normalise
-from gigaseg.segmenters.base import NO_PROMPTS, Context, Prompts, TileBatch, TileInstances
-from gigaseg.segmenters.card import Card, card_from
+from gigaseg.segmenters.base import NO_PROMPTS, Prompts, TileBatch, TileInstances
+from gigaseg.segmenters.card import Card
 from gigaseg.segmenters.contrast import standing_out
+from gigaseg.segmenters.over_sam import OverSam
 from gigaseg.segmenters.regions import components, split_touching, to_instances
 from gigaseg.segmenters.sac.checkpoint import Loaded, open_sac
 from gigaseg.segmenters.sac.model import mask_logits, prompt_maps, prompt_sets, upsampled
 from gigaseg.segmenters.sac.points import Points, select_points
 
 
-class Sac:
+class Sac(OverSam[Loaded]):
     """SAM's mask of a whole tile from points that a U-Net finds, and an expert's where the sheet has some.
 
     Attributes
@@ -30,34 +30,8 @@ class Sac:
     loaded : the models.
     """
 
-    def __init__(self, card: Card, context: Context) -> None:
-        options = context.options
-        loaded = open_sac(
-            context.checkpoint,
-            context.device,
-            options["input_size"] or None,
-            options["precision"],
-            compile=options["compile"],
-        )
-        self._set(card, loaded, options)
-
-    @classmethod
-    def of(cls, loaded: Loaded, options: Mapping[str, Any] | None = None) -> Sac:
-        """A segmenter on models that are there, such as those in training.
-
-        Parameters
-        ----------
-        options : of the card; those about the loading of a checkpoint are not looked at.
-
-        Raises
-        ------
-        SegmenterError
-            An option is unknown or out of its limits.
-        """
-        card = card_from(Path(__file__).with_name("sac.json"))
-        segmenter = cls.__new__(cls)
-        segmenter._set(card, loaded, card.complete(options or {}))
-        return segmenter
+    name = "sac"
+    opener = staticmethod(open_sac)
 
     def _set(self, card: Card, loaded: Loaded, options: Mapping[str, Any]) -> None:
         self.card = replace(card, classes=loaded.config.classes)
