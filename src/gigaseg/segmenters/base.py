@@ -58,6 +58,8 @@ class Prompts:
     boxes : (n, 4) float32, NaN rows for prompts without a box; or None.
     masks : n shapely polygons or multipolygons, None for prompts without an outline; or None.
     class_index : (n,) int32 into the classes of the slide's prompts; or None.
+    class_prob : (n, classes) float32 probability of each of those classes, for points that a segmenter proposed; or
+        None.
     """
 
     id: npt.NDArray[np.int64]
@@ -66,6 +68,7 @@ class Prompts:
     boxes: npt.NDArray[np.float32] | None = None
     masks: npt.NDArray[np.object_] | None = None
     class_index: npt.NDArray[np.int32] | None = None
+    class_prob: npt.NDArray[np.float32] | None = None
 
 
 NO_PROMPTS = Prompts(np.empty(0, np.int64), np.empty((0, 0, 2), np.float32), np.empty((0, 0), np.int8))
@@ -112,6 +115,22 @@ class TileInstances:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """Points that a segmenter proposes as prompts, one an object, of one tile or of a whole slide.
+
+    Attributes
+    ----------
+    xy : (n, 2) float64 x, y in tile px or working px.
+    score : (n,) float32 in [0, 1].
+    class_prob : (n, classes) float32, rows sum to 1.
+    """
+
+    xy: npt.NDArray[np.float64]
+    score: npt.NDArray[np.float32]
+    class_prob: npt.NDArray[np.float32]
+
+
 class Segmenter(Protocol):
     """Finds the instances of each tile of a batch. Built as ``SegmenterClass(card, context)``."""
 
@@ -119,4 +138,16 @@ class Segmenter(Protocol):
 
     def segment(self, batch: TileBatch) -> list[TileInstances]:
         """Instances of each tile of `batch`, in its order; the same tile gives the same instances in any batch."""
+        ...
+
+
+class Proposer(Segmenter, Protocol):
+    """A segmenter that finds its own prompts (`Card.proposes`): first the points of all tiles, then the objects."""
+
+    def propose(self, batch: TileBatch) -> list[Proposals]:
+        """Points of each tile of `batch`, in its order, in tile px; the same tile gives the same in any batch."""
+        ...
+
+    def merge(self, proposals: Proposals) -> npt.NDArray[np.int64]:
+        """Which points of a slide stay, of those of all its tiles, in working px: (k,) positions, ascending."""
         ...

@@ -109,6 +109,11 @@ class Card:
     overlaps: str = "exclusive"
     takes_points: bool = False
 
+    @property
+    def proposes(self) -> bool:
+        """Whether it needs prompts and finds them itself (`gigaseg.segmenters.base.Proposer`)."""
+        return self.needs_prompts and not self.needs_prompts_file
+
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options with defaults filled in, strings (from a command line) converted to each option's type.
 

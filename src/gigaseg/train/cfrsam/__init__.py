@@ -1,0 +1,1 @@
+"""Training of CFR-SAM: the learner of points, and SAM's adaptation."""
