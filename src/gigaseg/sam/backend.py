@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,11 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "fp16": torch.float16, "bf16"
 where runs are then identical byte for byte."""
 
 _LOGITS = 1 << 26
-"""Low-res logits held at a time: 256 MB."""
+"""Low-res logits, and features where masks are refined, held at a time: 256 MB."""
+
+Refine = Callable[[Decoded, Tensor], Iterable[tuple[Tensor, Decoded]]]
+"""Of one mask a prompt, with features, and the image of each: positions and other masks, each prompt once. Windows may
+be smaller; logits and origin are on the finer grid."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,8 @@ class Backend:
         grow: bool = True,
         threshold: float = 0.0,
         detail: Tensor | None = None,
+        refine: Refine | None = None,
+        fine: int = 1,
     ) -> PackedMasks:
         """One mask a prompt set, cropped in tile px, on the device.
 
@@ -221,6 +227,7 @@ class Backend:
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
         threshold : of the logits.
         detail : (b, C / 8, 4 h, 4 w) features of the images for all their masks (`gigaseg.sam.detail`).
+        refine, fine : makes other masks of decoded ones, on a grid finer than the low-res one by a whole factor.
 
         Returns
         -------
@@ -232,10 +239,9 @@ class Backend:
         with self.running():
             for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
                 several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
-                for at, decoded in self._windows(encoded, some, several, window, grow, threshold, detail):
-                    parts.append(
-                        crop_masks(decoded, self.input_shape(tile_shape), tile_shape, (4 * h, 4 * w), threshold)
-                    )
+                for at, decoded in self._windows(encoded, some, several, window, grow, threshold, detail, refine, fine):
+                    grid = (4 * h * fine, 4 * w * fine)
+                    parts.append(crop_masks(decoded, self.input_shape(tile_shape), tile_shape, grid, threshold))
                     order.append(index[at])
             if not parts:
                 none = torch.zeros(0, device=self.device)
@@ -251,9 +257,11 @@ class Backend:
         grow: bool,
         threshold: float,
         detail: Tensor | None,
+        refine: Refine | None,
+        fine: int,
     ) -> Iterator[tuple[Tensor, Decoded]]:
         """Positions and decoded masks, window size by window size; each set once."""
-        h, w = encoded.embedding.shape[2:]
+        channels, h, w = encoded.embedding.shape[1:]
         left = torch.arange(len(sets), device=self.device)
         size = torch.zeros_like(left)
         if window is not None:
@@ -262,20 +270,26 @@ class Backend:
             small = int(size[size > 0].min()) if bool((size > 0).any()) else 0
             now = size == small
             side = min(small, h) * min(small, w) if small else h * w
-            step = max(1, _LOGITS // (16 * side * (3 if several else 1)))
+            maps = (3 if several else 1) + (channels // 8 if refine else 0)
+            step = max(1, _LOGITS // (16 * side * maps))
             rest, rest_size = [left[~now]], [size[~now]]
-            for at in torch.split(left[now], step):
-                decoded = decode(self.model, encoded, sets[at], multimask=several, window=small or None)
-                decoded = with_detail(decoded, detail, sets.image[at])
+            for positions in torch.split(left[now], step):
+                some = sets[positions]
+                decoded = decode(
+                    self.model, encoded, some, multimask=several, window=small or None, features=refine is not None
+                )
+                decoded = with_detail(decoded, detail, some.image)
                 decoded = best(decoded) if several else decoded
-                if small and grow:
-                    cut = reaches_edge(decoded, (4 * h, 4 * w), threshold)
-                    rest.append(at[cut])
-                    larger = 2 * small if 2 * small < max(h, w) else 0
-                    rest_size.append(torch.full_like(at[cut], larger))
-                    at = at[~cut]
-                    decoded = chosen(decoded, ~cut)
-                yield at, decoded
+                whole = torch.arange(len(positions), device=self.device)
+                for rows, found in [(whole, decoded)] if refine is None else refine(decoded, some.image):
+                    at = positions[rows]
+                    if small and grow:
+                        cut = reaches_edge(found, (4 * h * fine, 4 * w * fine), threshold)
+                        rest.append(at[cut])
+                        larger = 2 * small if 2 * small < max(h, w) else 0
+                        rest_size.append(torch.full_like(at[cut], larger))
+                        at, found = at[~cut], chosen(found, ~cut)
+                    yield at, found
             left, size = torch.cat(rest), torch.cat(rest_size)
 
     def _to_input(self, sets: PromptSets, tile_shape: tuple[int, int]) -> PromptSets:

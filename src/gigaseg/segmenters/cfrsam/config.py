@@ -109,6 +109,7 @@ class CfrSamConfig(_Described):
     enhancement : whether the refinement has multi-scale convolutional boundary enhancement (MCBE).
     guidance : whether it has boundary-guided feature fusion (BGFF), else a convolution.
     base : what refined logits are added to, one of `BASES`.
+    unused : whether there is the head that the published code builds and never calls, as its weights hold it.
     """
 
     rank: int = 64
@@ -118,6 +119,7 @@ class CfrSamConfig(_Described):
     enhancement: bool = True
     guidance: bool = True
     base: str = "none"
+    unused: bool = False
 
     @classmethod
     def from_dict(cls, values: object) -> CfrSamConfig:
