@@ -31,3 +31,12 @@ def discs(tmp_path_factory):
 
     with installed(tmp_path_factory.mktemp("installed")):
         yield
+
+
+@pytest.fixture
+def spots(tmp_path_factory):
+    """The segmenter `spots`, which proposes points (`proposing.Spots`), is installed."""
+    from proposing import installed
+
+    with installed(tmp_path_factory.mktemp("installed")):
+        yield

@@ -6,7 +6,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigaseg.prompts.owner import centrality, owners
+from gigaseg.prompts.owner import centrality, holders, owners, point_owners, seen_better
 from gigaseg.tiles.tiling import Tiling
 
 
@@ -87,3 +87,48 @@ def test_an_object_smaller_than_the_overlap_lies_whole_in_its_tile(tile, share, 
             assert box[2] <= bounds.xmax + 1e-9
             assert bounds.ymin - 1e-9 <= box[1]
             assert box[3] <= bounds.ymax + 1e-9
+
+
+TILINGS = st.builds(
+    lambda tile, share, width, height: Tiling(tile, int(share * tile), width, height, (1, 1), (1, 1), "px"),
+    st.integers(16, 60), st.floats(0, 0.5), st.integers(1, 300), st.integers(1, 300),
+)  # fmt: skip
+
+
+def some_tiles(tiling, rng):
+    row, col = every_tile(tiling)
+    kept = rng.random(len(row)) < 0.7
+    return row[kept], col[kept]
+
+
+def some_points(tiling, rng):
+    """Random ones, and some on borders."""
+    xy = rng.uniform(0, [tiling.width, tiling.height], (200, 2))
+    xy[::3] = np.round(xy[::3])
+    xy[::7] = np.round(xy[::7] / tiling.stride) * tiling.stride
+    return np.minimum(xy, np.nextafter([tiling.width, tiling.height], 0))
+
+
+@given(TILINGS, st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_points_have_the_owner_that_objects_of_one_point_have(tiling, seed):
+    rng = np.random.default_rng(seed)
+    tiles, xy = some_tiles(tiling, rng), some_points(tiling, rng)
+    wanted = owners(np.tile(xy, 2), shapely.points(xy), np.arange(len(xy)), tiles, tiling)
+    np.testing.assert_array_equal(point_owners(xy, tiles, tiling), wanted)
+
+
+@given(TILINGS, st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_every_place_of_kept_tiles_counts_in_one_of_them(tiling, seed):
+    """And where it does not count, a neighbour has it three times as far from its border."""
+    rng = np.random.default_rng(seed)
+    tiles, xy = some_tiles(tiling, rng), some_points(tiling, rng)
+    point, tile = holders(shapely.points(xy), tiles, tiling)
+    place = (tiles[0][tile], tiles[1][tile])
+    left_out = seen_better(xy[point], place, tiles, tiling)
+    assert set(point[~left_out]) == set(point)
+    distance = centrality(np.tile(xy[point], 2), *place, tiling)[:, 0]
+    assert (distance[left_out] <= tiling.overlap / 4).all()
+    if len(tiles[0]) == tiling.rows * tiling.cols:
+        assert (distance[~left_out] >= tiling.overlap / 4).all()

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from gigaseg.prompts.proposed import in_tile
 from gigaseg.prompts.table import BOX, MASK, POINT, PromptTable
 from gigaseg.segmenters.base import Prompts
 from gigaseg.sidefiles import only_polygons
@@ -32,8 +33,7 @@ def tile_prompts(table: PromptTable, tile: Tile) -> Prompts:
     place = np.arange(len(dots)) - starts[of[dots]]  # rows of an object follow one another
     points = np.full((n, count.max(initial=0), 2), np.nan, np.float32)
     labels = np.full(points.shape[:2], -1, np.int8)
-    # as float32 a point just before the tile's end must not lie on it
-    points[of[dots], place] = np.minimum(xy[dots], np.nextafter(np.float32(side), np.float32(0)))
+    points[of[dots], place] = in_tile(mine.xy[dots], tile)
     labels[of[dots], place] = mine.label[dots]
 
     boxed = np.flatnonzero(mine.kind != POINT)

@@ -1,4 +1,7 @@
-"""Which tiles hold a prompt, and which of them decodes an object: the one in which it lies most centrally."""
+"""Which tiles hold a prompt, and which of them decodes an object: the one in which it lies most centrally.
+
+Points alone need numpy only, since models that propose them also run where they train.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 
 from gigaseg.tiles.tiling import Tiling
 
@@ -55,6 +57,8 @@ def holders(
     -------
     part, tile : (n,) positions among `parts` and among the kept tiles, one pair for each tile of each part.
     """
+    import shapely
+
     row, col = (axis.astype(np.int64) for axis in tiles)
     x, y = col * tiling.stride, row * tiling.stride
     # tiles are half-open: a point on the right border is the next tile's
@@ -96,3 +100,72 @@ def owners(
     owner = np.full(len(extent), -1, np.int64)
     owner[owned] = tile[order][first]
     return owner
+
+
+def point_owners(
+    xy: npt.NDArray[np.float64], tiles: Sequence[npt.NDArray[np.int32]], tiling: Tiling
+) -> npt.NDArray[np.int64]:
+    """The tile that owns each point: what `owners` finds for objects of one point.
+
+    Parameters
+    ----------
+    xy : (n, 2) points, working px.
+    tiles : row and col of the k kept tiles, in the grid's order.
+    tiling : the grid.
+
+    Returns
+    -------
+    (n,) position of the owner among the kept tiles; -1 for a point that none of them holds.
+    """
+    number = np.full((tiling.rows, tiling.cols), -1, np.int64)
+    number[tiles[0], tiles[1]] = np.arange(len(tiles[0]))
+    best = np.full((len(xy), 2), -np.inf)
+    owner = np.full(len(xy), -1, np.int64)
+    # tiles are half-open and share at most half: two hold a place of an axis, no more; the earlier one first
+    last = np.array([tiling.cols - 1, tiling.rows - 1])
+    here = np.clip(np.floor(xy / tiling.stride), 0, last).astype(np.int64)
+    for up, left in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        col, row = here[:, 0] - left, here[:, 1] - up
+        inside = (xy >= 0).all(axis=1) & (col >= 0) & (row >= 0)
+        inside &= (xy < np.column_stack([col, row]) * tiling.stride + tiling.tile).all(axis=1)
+        found = np.where(inside, number[row.clip(0), col.clip(0)], -1)
+        key = centrality(np.tile(xy, 2), row, col, tiling)
+        better = (key[:, 0] > best[:, 0]) | ((key[:, 0] == best[:, 0]) & (key[:, 1] > best[:, 1]))
+        better = (found >= 0) & (better | (owner < 0))
+        best[better], owner[better] = key[better], found[better]
+    return owner
+
+
+def seen_better(
+    xy: npt.NDArray[np.float64],
+    tile: Sequence[npt.NDArray[np.int32]],
+    tiles: Sequence[npt.NDArray[np.int32]],
+    tiling: Tiling,
+) -> npt.NDArray[np.bool_]:
+    """Whether each point lies so near to a border of the tile that found it that a neighbour surely sees it better.
+
+    That is within a quarter of the overlap, beyond which a kept tile sees on: it has the point at least three quarters
+    of the overlap from its own border. So every place of the kept tiles counts in at least one of them.
+
+    Parameters
+    ----------
+    xy : (n, 2) points, working px.
+    tile : (n,) row and (n,) col of the tile that found each.
+    tiles : row and col of the k kept tiles.
+    tiling : the grid.
+
+    Returns
+    -------
+    (n,) bool.
+    """
+    kept = np.zeros((tiling.rows + 2, tiling.cols + 2), bool)
+    kept[np.asarray(tiles[0]) + 1, np.asarray(tiles[1]) + 1] = True
+    row, col = (np.asarray(axis, np.int64) for axis in tile)
+    x, y = xy[:, 0] - col * tiling.stride, xy[:, 1] - row * tiling.stride
+    near = tiling.overlap / 4
+    return np.asarray(
+        ((x < near) & kept[row + 1, col])
+        | ((y < near) & kept[row, col + 1])
+        | ((x >= tiling.tile - near) & kept[row + 1, col + 2])
+        | ((y >= tiling.tile - near) & kept[row + 2, col + 1])
+    )

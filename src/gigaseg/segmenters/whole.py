@@ -1,38 +1,36 @@
 """Any segmenter on an image in memory: scaled, cut into tiles, put together again.
 
 For validation while training, for benchmarks and for notebooks; slides go through the workflow. Needs numpy, Pillow and
-torch alone, so that it runs where a model trains. Where tiles overlap it follows the rule of `gigaseg.stitch` (two
-instances are one object when they agree inside the area that both tiles saw) on pixels instead of outlines.
+torch alone, so that it runs where a model trains. Where tiles overlap it follows the rule of `gigaseg.stitch` on pixels
+instead of outlines (`gigaseg.segmenters.pieces`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gigaseg.errors import SegmenterError
 from gigaseg.geometry import Bounds, Shape2d
-from gigaseg.segmenters.base import Segmenter, TileBatch, TileInstances
+from gigaseg.prompts.proposed import in_slide, merge_points, point_prompts
+from gigaseg.segmenters.base import Prompts, Proposals, Proposer, Segmenter, TileBatch
 from gigaseg.segmenters.card import Card
+from gigaseg.segmenters.pieces import Piece, objects, painted, pieces_of
 from gigaseg.slides.resample import resample
 from gigaseg.tiles.tiling import Tile, Tiling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-_Mask = npt.NDArray[np.bool_]
 _Labels = npt.NDArray[np.int32]
 _Image = npt.NDArray[np.uint8]
 
 STEP = 128
 """Tiles of small images shrink to a multiple of this, px: every model takes it."""
-
-AGREEMENT = 0.5
-"""Least agreement of two instances that are one object, as `stitch.agreement` in config.yaml."""
 
 LOOKS, LOOK_AGAIN = 3, 1.2
 """Most looks that `estimate_diameter` takes; a further one only when objects differ from the nominal diameter by more
@@ -42,7 +40,37 @@ SCALES = (0.125, 4.0)
 """Least and greatest scale of those looks."""
 
 
-def segment_image(
+@dataclass(frozen=True)
+class Found:
+    """The n instances of an image.
+
+    Attributes
+    ----------
+    labels : (y, x) int32, 0 background, 1..n the instances.
+    class_index : (n,) int32 into the segmenter's classes.
+    scores : (n,) float32 in [0, 1].
+    """
+
+    labels: _Labels
+    class_index: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+
+
+def segment_image(segmenter: Segmenter, image: _Image, **settings: Any) -> _Labels:
+    """Segment an image of any size.
+
+    Parameters
+    ----------
+    settings : further options of `segment_objects`.
+
+    Returns
+    -------
+    (y, x) int32, 0 background, 1..n the instances.
+    """
+    return segment_objects(segmenter, image, **settings).labels
+
+
+def segment_objects(
     segmenter: Segmenter,
     image: _Image,
     *,
@@ -53,12 +81,15 @@ def segment_image(
     step: int | None = STEP,
     lower_on_top: bool = False,
     device: str = "cpu",
-) -> _Labels:
-    """Segment an image of any size.
+) -> Found:
+    """Segment an image of any size; the instances with classes and scores.
+
+    A segmenter that proposes its own prompts does so on all tiles first; the points are merged over the image, and each
+    is decoded in the tile in which it lies most centrally, as in the workflow.
 
     Parameters
     ----------
-    segmenter : one that yields masks and needs no prompts.
+    segmenter : one that yields masks by itself.
     image : (y, x, 3) uint8 RGB.
     scale : the segmenter sees the image resized by this factor, with anti-aliasing: its nominal object diameter over
         that of the image's objects, or the image's pixel size over the nominal one.
@@ -72,18 +103,16 @@ def segment_image(
 
     Returns
     -------
-    (y, x) int32, 0 background, 1..n the instances; a pixel of several has the one of the highest score. What others
-    cover entirely is not there.
+    A pixel of several instances has the one of the highest score; what others cover entirely is not there. Class and
+    score of an instance put together from cut pieces are weighted by their areas.
 
     Raises
     ------
     SegmenterError
-        The segmenter needs prompts, or yields polygons.
+        The segmenter needs prompts or annotations from a file, or yields polygons.
     """
-    import torch
-
     card = segmenter.card
-    if card.needs_prompts or card.needs_annotations or card.outlines != "pixels":
+    if (card.needs_prompts and not card.proposes) or card.needs_annotations or card.outlines != "pixels":
         raise SegmenterError(
             f"segmenter '{card.name}' takes prompts or yields polygons; accepted for an image in memory: one that "
             "yields masks by itself"
@@ -92,20 +121,30 @@ def segment_image(
     shape = Shape2d(max(1, round(height * scale)), max(1, round(width * scale)))
     pixels = image if shape == (height, width) else resample(image, Bounds(0, 0, width, height), shape)
     tiling = _tiling(shape, tile, overlap, step)
-    last = tiling.bounds(tiling.rows - 1, tiling.cols - 1)
-    beyond = (int(last.ymax) - shape.height, int(last.xmax) - shape.width)
-    padded = np.pad(pixels, ((0, max(0, beyond[0])), (0, max(0, beyond[1])), (0, 0)), mode="symmetric")
+    batches = _Batches(pixels, tiling, batch, device)
     tiles = [tiling.get(row, col) for row in range(tiling.rows) for col in range(tiling.cols)]
-    pieces: list[_Piece] = []
-    for start in range(0, len(tiles), batch):
-        some = tiles[start : start + batch]
-        cut = np.stack([padded[y : y + tiling.tile, x : x + tiling.tile] for x, y in map(_corner, some)])
-        images = torch.from_numpy(cut).permute(0, 3, 1, 2).to(device)
-        for place, found in zip(some, segmenter.segment(TileBatch(images, some))):
-            pieces += _pieces(found, place, tiling)
-    labels = _painted(pieces, _objects(pieces), shape, lower_on_top)
+    prompts = _propose(cast(Proposer, segmenter), tiles, batches) if card.proposes else {}
+    pieces: list[Piece] = []
+    for some in batches.of([place for place in tiles if not card.proposes or len(prompts[place].id)], prompts):
+        for place, found in zip(some.tiles, segmenter.segment(some)):
+            pieces += pieces_of(found, place, tiling)
+    owner = objects(pieces)
+    canvas = painted(pieces, owner, shape, lower_on_top)
     rows, cols = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip((height, width), shape))
-    return labels[np.ix_(rows, cols)]
+    seen, labels = np.unique(canvas[np.ix_(rows, cols)], return_inverse=True)
+    if not len(seen) or seen[0] != 0:  # no background
+        seen, labels = np.r_[0, seen], labels + 1
+    order = np.argsort(owner, kind="stable").tolist()
+    ends = np.searchsorted(owner[order], [seen[1:] - 1, seen[1:]]).T.tolist()
+    members = [[pieces[i] for i in order[first:end]] for first, end in ends]
+    weights = [[int(piece.mask.sum()) for piece in some] for some in members]
+    probs = [np.average([piece.class_prob for piece in m], axis=0, weights=w) for m, w in zip(members, weights)]
+    scores = [np.average([piece.score for piece in m], weights=w) for m, w in zip(members, weights)]
+    return Found(
+        labels=labels.reshape(height, width).astype(np.int32),
+        class_index=np.array([prob.argmax() for prob in probs], np.int32),
+        scores=np.array(scores, np.float32),
+    )
 
 
 def estimate_diameter(segmenter: Segmenter, image: _Image, *, nominal: float | None = None, **settings: Any) -> float:
@@ -117,7 +156,7 @@ def estimate_diameter(segmenter: Segmenter, image: _Image, *, nominal: float | N
     Parameters
     ----------
     nominal : that diameter, px; None: `object_diameter` of the segmenter's card.
-    settings : further options of `segment_image`, except `scale`.
+    settings : further options of `segment_objects`, except `scale`.
 
     Returns
     -------
@@ -150,24 +189,36 @@ def nominal_tiling(card: Card, overlap: int | None = None) -> Tiling:
     return Tiling(card.tile, shared, card.tile, card.tile, (1.0, 1.0), (size, size), unit)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """An instance of one tile: its cropped mask, bounds and tile in px of the scaled image.
+class _Batches:
+    """Batches of tiles of an image, cut from it when asked for."""
 
-    `margin` is its distance to the nearest border of the tile beyond which another tile sees on, 0 where it is cut.
-    """
+    def __init__(self, pixels: _Image, tiling: Tiling, size: int, device: str) -> None:
+        last = tiling.bounds(tiling.rows - 1, tiling.cols - 1)
+        beyond = (int(last.ymax) - tiling.height, int(last.xmax) - tiling.width)
+        self._padded = np.pad(pixels, ((0, max(0, beyond[0])), (0, max(0, beyond[1])), (0, 0)), mode="symmetric")
+        self.tiling, self._size, self._device = tiling, size, device
 
-    mask: _Mask
-    bounds: Bounds
-    tile: Tile
-    score: float
-    margin: float
+    def of(self, tiles: Sequence[Tile], prompts: Mapping[Tile, Prompts]) -> Iterator[TileBatch]:
+        """The tiles in batches, with the prompts of each where there are some."""
+        import torch
 
-    def within(self, area: Bounds) -> _Mask:
-        """The part of the mask in `area`."""
-        x, y = int(self.bounds.xmin), int(self.bounds.ymin)
-        shared = self.bounds.intersection(area)
-        return self.mask[int(shared.ymin) - y : int(shared.ymax) - y, int(shared.xmin) - x : int(shared.xmax) - x]
+        side = self.tiling.tile
+        for start in range(0, len(tiles), self._size):
+            some = list(tiles[start : start + self._size])
+            cut = np.stack([self._padded[y : y + side, x : x + side] for x, y in map(_corner, some)])
+            images = torch.from_numpy(cut).permute(0, 3, 1, 2).to(self._device)
+            yield TileBatch(images, some, [prompts[tile] for tile in some if tile in prompts])
+
+
+def _propose(segmenter: Proposer, tiles: Sequence[Tile], batches: _Batches) -> dict[Tile, Prompts]:
+    """The prompts of each tile, from the points that the segmenter proposes on all of them."""
+    found: list[Proposals] = []
+    for some in batches.of(tiles, {}):
+        found += segmenter.propose(some)
+    places = [np.array([getattr(tile, name) for tile in tiles], np.int32) for name in ("row", "col")]
+    points = in_slide(found, tiles, len(segmenter.card.classes))
+    merged = merge_points(segmenter, points, places, batches.tiling)
+    return {tile: point_prompts(merged, i, tile) for i, tile in enumerate(tiles)}
 
 
 def _median_diameter(labels: _Labels) -> float:
@@ -194,76 +245,3 @@ def _tiling(shape: Shape2d, tile: int, overlap: int, step: int | None) -> Tiling
         return grid
     sides = range(step * max(1, math.ceil(2 * overlap / step)), tile, step)
     return next((of(side) for side in sides if (of(side).rows, of(side).cols) == (grid.rows, grid.cols)), grid)
-
-
-def _pieces(found: TileInstances, tile: Tile, tiling: Tiling) -> list[_Piece]:
-    """What of a tile's instances lies in the image."""
-    x0, y0 = _corner(tile)
-    inside = Bounds(0, 0, tiling.width, tiling.height)
-    # only borders beyond which another tile sees on
-    inner = Bounds(
-        tile.bounds.xmin if tile.col > 0 else -math.inf,
-        tile.bounds.ymin if tile.row > 0 else -math.inf,
-        tile.bounds.xmax if tile.col < tiling.cols - 1 else math.inf,
-        tile.bounds.ymax if tile.row < tiling.rows - 1 else math.inf,
-    )
-    pieces = []
-    for box, mask, score in zip(found.boxes.tolist(), found.masks or [], found.scores.tolist()):
-        bounds = Bounds(box[0] + x0, box[1] + y0, box[2] + x0, box[3] + y0)
-        piece = _Piece(mask.cpu().numpy().astype(bool), bounds, tile, score, 0.0)
-        bounds, kept = bounds.intersection(inside), piece.within(inside)
-        if kept.any():
-            margin = min(
-                bounds.xmin - inner.xmin, bounds.ymin - inner.ymin, inner.xmax - bounds.xmax, inner.ymax - bounds.ymax
-            )
-            pieces.append(_Piece(kept, bounds, tile, score, margin))
-    return pieces
-
-
-def _objects(pieces: Sequence[_Piece]) -> list[int]:
-    """Object of each piece, named by its first piece; -1 for a piece that another tile's whole instance stands for.
-
-    Pieces come in the order of their margin. One that agrees with a whole instance of another tile is dropped; one that
-    agrees with cut ones only joins them.
-    """
-    if len({(piece.tile.row, piece.tile.col) for piece in pieces}) < 2:
-        return list(range(len(pieces)))
-    owner = np.full(len(pieces), -1)
-    boxes = np.array([piece.bounds for piece in pieces])
-    tiles = np.array([(piece.tile.row, piece.tile.col) for piece in pieces])
-    taken = np.zeros(len(pieces), bool)
-    for i in sorted(range(len(pieces)), key=lambda k: (-pieces[k].margin, -pieces[k].score, k)):
-        box = boxes[i]
-        near = taken & (tiles != tiles[i]).any(1) & (boxes[:, :2] < box[2:]).all(1) & (boxes[:, 2:] > box[:2]).all(1)
-        same = [j for j in np.flatnonzero(near).tolist() if _agreement(pieces[i], pieces[j]) >= AGREEMENT]
-        if any(pieces[j].margin > 0 for j in same):
-            continue
-        taken[i], owner[i] = True, i
-        if same:
-            members = np.isin(owner, [i, *owner[same]])
-            owner[members] = owner[members].min()
-    return [int(number) for number in owner]
-
-
-def _agreement(one: _Piece, two: _Piece) -> float:
-    """IoU inside the area that both tiles saw, or the share of a cut piece that the other one covers there."""
-    seen = one.tile.bounds.intersection(two.tile.bounds)
-    common = one.bounds.intersection(two.bounds)
-    both = int((one.within(common) & two.within(common)).sum())
-    areas = [int(piece.within(seen).sum()) for piece in (one, two)]
-    covers = [both / max(1, area) for piece, area in zip((one, two), areas) if piece.margin <= 0]
-    return max(both / max(1, sum(areas) - both), *covers, 0.0)
-
-
-def _painted(pieces: Sequence[_Piece], owner: Sequence[int], shape: Shape2d, lower_on_top: bool) -> _Labels:
-    """Label image of the objects; the higher score on top, the earlier piece among equals, or the other way round."""
-    canvas = np.zeros(shape, np.int64)
-    order = sorted((i for i in range(len(pieces)) if owner[i] >= 0), key=lambda i: (pieces[owner[i]].score, -owner[i]))
-    for i in reversed(order) if lower_on_top else order:
-        box = pieces[i].bounds
-        part = canvas[int(box.ymin) : int(box.ymax), int(box.xmin) : int(box.xmax)]
-        part[pieces[i].mask] = owner[i] + 1
-    seen = np.zeros(len(pieces) + 1, np.int32)
-    seen[canvas] = 1
-    seen[0] = 0
-    return np.asarray((seen.cumsum(dtype=np.int32) * seen)[canvas])
