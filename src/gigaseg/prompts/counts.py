@@ -10,6 +10,8 @@ FATES = {
     "instances": "objects with an instance",
     "empty": "objects whose mask is empty",
     "below_min_score": "objects whose mask has too low a score",
+    "faint": "objects that hardly stand out from their surroundings",
+    "repeats": "objects whose mask is that of another one with a higher score",
     "lost_to_others": "objects all of whose pixels went to masks of higher score (overlaps: exclusive)",
 }
 """Counts of a batch, a shard or a slide; `objects` is the sum of the others."""

@@ -12,6 +12,7 @@ from gigaseg.errors import ConfigError, unknown
 from gigaseg.options import add_options, from_options
 from gigaseg.sam.config import CONFIGS
 from gigaseg.train.centersam.config import CenterSamTraining
+from gigaseg.train.cfrsam.config import CfrSamTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
 from gigaseg.train.densesam.config import DenseSamTraining
 from gigaseg.train.sac.config import SacTraining
@@ -77,7 +78,7 @@ def _sam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, preci
 
 def _over_sam(
     help: str,
-    options: type[CenterSamTraining] | type[SacTraining] | type[DenseSamTraining],
+    options: type[CenterSamTraining] | type[SacTraining] | type[DenseSamTraining] | type[CfrSamTraining],
     method: Callable[[Any, str | None], Method],
     evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]]],
 ) -> Trainable:
@@ -138,10 +139,28 @@ def _densesam_figures(
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
+def _cfrsam(training: CfrSamTraining, sam: str | None) -> Method:
+    from gigaseg.train.cfrsam.method import CfrSamMethod
+
+    return CfrSamMethod(training, sam)
+
+
+def _cfrsam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> list[dict[str, float]]:
+    from gigaseg.train.cfrsam.evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 METHODS: dict[str, Trainable] = {
     "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam, _sam_figures),
     "centersam": _over_sam(
         "CenterSAM: a detector whose boxes prompt SAM", CenterSamTraining, _centersam, _centersam_figures
+    ),
+    "cfrsam": _over_sam(
+        "CFR-SAM: adapters, fused levels and refined masks, prompted by points",
+        CfrSamTraining,
+        _cfrsam,
+        _cfrsam_figures,
     ),
     "sac": _over_sam("SAC: LoRA, a U-Net that prompts, one mask of all objects", SacTraining, _sac, _sac_figures),
     "densesam": _over_sam(

@@ -59,12 +59,14 @@ def deform(x: Tensor, offsets: Tensor, modulation: Tensor, weight: Tensor) -> Te
     out = weight.shape[0]
     taps = F.conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * out, -1, 1, 1))
     place = offsets.view(n, TAPS, 2, h, w)
-    y = torch.arange(h, device=x.device).view(1, 1, h, 1) + torch.arange(-1, 2, device=x.device).repeat_interleave(3)[
-        None, :, None, None
-    ]
-    across = torch.arange(w, device=x.device).view(1, 1, 1, w) + torch.arange(-1, 2, device=x.device).repeat(3)[
-        None, :, None, None
-    ]
+    y = (
+        torch.arange(h, device=x.device).view(1, 1, h, 1)
+        + torch.arange(-1, 2, device=x.device).repeat_interleave(3)[None, :, None, None]
+    )
+    across = (
+        torch.arange(w, device=x.device).view(1, 1, 1, w)
+        + torch.arange(-1, 2, device=x.device).repeat(3)[None, :, None, None]
+    )
     grid = torch.stack(
         [(2 * (across + place[:, :, 1]) + 1) / w - 1, (2 * (y + place[:, :, 0]) + 1) / h - 1], dim=-1
     ).to(taps.dtype)

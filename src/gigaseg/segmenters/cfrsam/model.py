@@ -21,9 +21,6 @@ from gigaseg.segmenters.cfrsam.refine import ImageMaps, Refinement
 ADDED = "cfrsam."
 """What the names of the added tensors begin with in a checkpoint."""
 
-POINTS = "points."
-"""What those of the point learner begin with."""
-
 _ACTIVATIONS = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Pixels of all windows that are refined at a time, times channels: some 40 floats each are alive at once."""
 
@@ -198,6 +195,4 @@ def _part(decoded: Decoded, at: Tensor, start: Tensor | None, shape: tuple[int, 
     def windows(maps: Tensor) -> Tensor:
         return maps.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2).contiguous()
 
-    return Decoded(
-        windows(decoded.logits), decoded.origin[at] + start, decoded.quality[at], windows(decoded.features)
-    )
+    return Decoded(windows(decoded.logits), decoded.origin[at] + start, decoded.quality[at], windows(decoded.features))

@@ -59,9 +59,7 @@ class MaskHead(nn.Module):
 
 def mlp(channels: int, outputs: int, dropout: float) -> nn.Sequential:
     """Two linear layers, ReLU and dropout between them."""
-    return nn.Sequential(
-        nn.Linear(channels, channels), nn.ReLU(), nn.Dropout(dropout), nn.Linear(channels, outputs)
-    )
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Dropout(dropout), nn.Linear(channels, outputs))
 
 
 def anchor_grid(rows: int, cols: int, spacing: int, device: torch.device | str = "cpu") -> Tensor:
