@@ -59,9 +59,7 @@ class MaskHead(nn.Module):
 
 def mlp(channels: int, outputs: int, dropout: float) -> nn.Sequential:
     """Two linear layers, ReLU and dropout between them."""
-    return nn.Sequential(
-        nn.Linear(channels, channels), nn.ReLU(), nn.Dropout(dropout), nn.Linear(channels, outputs)
-    )
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Dropout(dropout), nn.Linear(channels, outputs))
 
 
 def anchor_grid(rows: int, cols: int, spacing: int, device: torch.device | str = "cpu") -> Tensor:
@@ -94,5 +92,5 @@ def sample_at(level: Tensor, points: Tensor, size: tuple[int, int], legacy: bool
 
 
 def enlarged(planes: Tensor, size: tuple[int, int], legacy: bool = False) -> Tensor:
-    """Planes (b, c, h, w) at `size` (H, W), bilinear: exact for planes that cover all of it; `legacy`: corner-aligned."""
+    """Planes (b, c, h, w) at `size` (H, W), which they cover: bilinear, exact but for aligned corners (`legacy`)."""
     return F.interpolate(planes, size, mode="bilinear", align_corners=legacy)
