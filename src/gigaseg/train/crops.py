@@ -139,7 +139,7 @@ def crop(
     """
     image = sample_affine(sample.image, matrix, size, fill=sample.background, nearest=False)
     labels = sample_affine(sample.labels, matrix, size, fill=np.zeros(1), nearest=True)[0].to(torch.int32)
-    found = _objects(labels.numpy(), min_area, rng)
+    found = objects_of(labels.numpy(), min_area, rng)
     indices = torch.zeros(len(found[0]), dtype=torch.int64)
     if len(classes) > 1:
         if sample.classes is None:
@@ -148,9 +148,13 @@ def crop(
     return Crop(image, labels, *found, indices)
 
 
-def _objects(
+def objects_of(
     labels: np.ndarray, min_area: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The objects of a label image, (y, x) int32: ids, area, boxes, centres and inside, as `Crop` has them.
+
+    Those of less than `min_area` px are left out.
+    """
     from scipy.ndimage import distance_transform_edt
 
     size = labels.shape[1]

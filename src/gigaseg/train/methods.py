@@ -13,6 +13,7 @@ from gigaseg.options import add_options, from_options
 from gigaseg.sam.config import CONFIGS
 from gigaseg.train.centersam.config import CenterSamTraining
 from gigaseg.train.cfrsam.config import CfrSamTraining
+from gigaseg.train.cfrsam.points_config import CfrPointsTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
 from gigaseg.train.densesam.config import DenseSamTraining
 from gigaseg.train.sac.config import SacTraining
@@ -151,6 +152,25 @@ def _cfrsam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, pr
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
+def _cfr_points_arguments(parser: ArgumentParser) -> None:
+    add_options(parser, CfrPointsTraining, tuple(n for n in CfrPointsTraining.__dataclass_fields__ if n != "colour"))
+    add_options(parser.add_argument_group("colours"), ColourConfig)
+
+
+def _cfr_points(args: Namespace) -> Method:
+    from gigaseg.train.cfrsam.points_method import CfrPointsMethod
+
+    return CfrPointsMethod(replace(from_options(CfrPointsTraining, args), colour=from_options(ColourConfig, args)))
+
+
+def _cfr_points_figures(
+    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
+) -> list[dict[str, float]]:
+    from gigaseg.train.cfrsam.points_evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 METHODS: dict[str, Trainable] = {
     "sam": Trainable("a promptable SAM model, with simulated prompts", _sam_arguments, _sam, _sam_figures),
     "centersam": _over_sam(
@@ -168,6 +188,12 @@ METHODS: dict[str, Trainable] = {
         DenseSamTraining,
         _densesam,
         _densesam_figures,
+    ),
+    "cfrsam-points": Trainable(
+        "CFR-SAM's learner of points, one an object, which prompt it",
+        _cfr_points_arguments,
+        _cfr_points,
+        _cfr_points_figures,
     ),
 }
 """By name; a method's own module adds its entry here."""

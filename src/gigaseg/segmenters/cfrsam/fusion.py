@@ -1,4 +1,4 @@
-"""CFR-SAM's fusion of the encoder's levels: the hierarchical modulated fusion module (HMFM), and what it is compared to.
+"""CFR-SAM's fusion of the encoder's levels: the hierarchical modulated fusion module (HMFM), and its rivals.
 
 Each level is the output of a block, brought by SAM's own neck to the embedding's channels.
 """

@@ -105,7 +105,7 @@ def dynamic(z: Tensor, kernels: list[Tensor]) -> Tensor:
     z : (b, c, h, w).
     kernels : (b, k k, h, w) each, of odd sides k, the offsets q row by row.
     """
-    b, c, h, w = z.shape
+    b, _, h, w = z.shape
     largest = max(round(kernel.shape[1] ** 0.5) for kernel in kernels)
     total = z.new_zeros(b, largest, largest, h, w)
     for kernel in kernels:
@@ -113,7 +113,7 @@ def dynamic(z: Tensor, kernels: list[Tensor]) -> Tensor:
         off = (largest - side) // 2
         total = total + F.pad(kernel.view(b, side, side, h, w), (0, 0, 0, 0, *(off,) * 4))
     padded = F.pad(z, (largest // 2,) * 4, mode="reflect")
-    return cast(Tensor, _Dynamic.apply(padded, total.flatten(1, 2)))
+    return cast(Tensor, _Dynamic.apply(padded, total.flatten(1, 2)))  # type: ignore[no-untyped-call]
 
 
 class _Dynamic(torch.autograd.Function):

@@ -85,7 +85,7 @@ class PointNet(nn.Module):
         seen = sample_at(levels[0], start, size, legacy)
         points = start + self.deform(seen.transpose(1, 2))
         seen = torch.cat([sample_at(level, points, size, legacy) for level in levels], 1)
-        descriptors = self.reduce(seen.unflatten(2, grid)).flatten(2).transpose(1, 2)
+        descriptors = self.reduce(seen.view(*seen.shape[:2], *grid)).flatten(2).transpose(1, 2)
         return points + self.regress(descriptors), self.classify(descriptors)
 
 

@@ -92,5 +92,5 @@ def sample_at(level: Tensor, points: Tensor, size: tuple[int, int], legacy: bool
 
 
 def enlarged(planes: Tensor, size: tuple[int, int], legacy: bool = False) -> Tensor:
-    """Planes (b, c, h, w) at `size` (H, W), bilinear: exact for planes that cover all of it; `legacy`: corner-aligned."""
+    """Planes (b, c, h, w) at `size` (H, W), which they cover: bilinear, exact but for aligned corners (`legacy`)."""
     return F.interpolate(planes, size, mode="bilinear", align_corners=legacy)

@@ -1,13 +1,14 @@
 """CFR-SAM's boundary-guided mask refinement (BGMR): masks at the input's resolution.
 
-Everything that depends on the image alone is computed once an image (`ImageMaps`). A convolution over a concatenation is
-the sum of the convolutions over its parts, so the image's share of three of them is among that: nothing changes but
+Everything that depends on the image alone is computed once an image (`ImageMaps`). A convolution over a concatenation
+is the sum of the convolutions over its parts, so the image's share of three of them is among that: nothing changes but
 rounding. The rest is done for each prompt, on its decoding window or a part of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, y, x) to the same."""
         seen = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1).sigmoid()
-        return x + x * self.conv(seen)
+        return x + x * cast(Tensor, self.conv(seen))
 
 
 class Refinement(nn.Module):
@@ -147,15 +148,14 @@ class Refinement(nn.Module):
         x = embedding
         for layer in self.from_embedding:
             x = layer(_up(x))
-        joining = self.fuse[0].weight
-        fused = F.conv2d(x, joining[:, joining.shape[1] // 2 :], padding=1)
+        fused = F.conv2d(x, _share(self.fuse, 1), padding=1)
         if self.kind == "mlp":
             return ImageMaps(fused, None, None, None)
         detail = self.enhance(self.image(pixels))
         if not self.guided:
             return ImageMaps(fused, detail, None, None)
         c = detail.shape[1]
-        squeezed = F.conv2d(detail, self.squeeze[0].weight[:, :c])
+        squeezed = F.conv2d(detail, _weight(self.squeeze)[:, :c])
         offsets = F.conv2d(detail, self.deform.offsets.weight[:, :c], self.deform.offsets.bias, padding=1)
         return ImageMaps(fused, detail, squeezed, offsets)
 
@@ -170,8 +170,7 @@ class Refinement(nn.Module):
         origin : (n, 2) x, y of each window's first px in the low-res grid.
         """
         shape = (features.shape[2], features.shape[3])
-        joining = self.fuse[0].weight
-        x = F.conv2d(features, joining[:, : joining.shape[1] // 2], padding=1) + cut(maps.fused, image, origin, shape)
+        x = F.conv2d(features, _share(self.fuse, 0), padding=1) + cut(maps.fused, image, origin, shape)
         x = F.relu(self.fuse[1](x))
         for layer in self.ups:
             x = layer(_up(x))
@@ -189,16 +188,14 @@ class Refinement(nn.Module):
         shape = (x.shape[2], x.shape[3])
         detail = cut(maps.detail, image, origin, shape)
         if maps.squeezed is None or maps.offsets is None:
-            joined: Tensor = self.join(torch.cat([detail, x], 1))
-            return joined
+            return cast(Tensor, self.join(torch.cat([detail, x], 1)))
         c, half = detail.shape[1], x.shape[1] // 2
         first, second = x[:, :half], x[:, half:]
-        a = F.conv2d(first, self.squeeze[0].weight[:, c:]) + cut(maps.squeezed, image, origin, shape)
+        a = F.conv2d(first, _weight(self.squeeze)[:, c:]) + cut(maps.squeezed, image, origin, shape)
         a = F.relu(self.squeeze[1](a))
         where = F.conv2d(second, self.deform.offsets.weight[:, c:], padding=1) + cut(maps.offsets, image, origin, shape)
         b = self.deform(torch.cat([detail, second], 1), where)
-        joined = self.join(torch.cat([attend(part) for attend, part in zip(self.attend, (a, b))], 1))
-        return joined
+        return cast(Tensor, self.join(torch.cat([attend(part) for attend, part in zip(self.attend, (a, b))], 1)))
 
 
 def average(x: Tensor) -> Tensor:
@@ -215,6 +212,16 @@ def cut(maps: Tensor, image: Tensor, origin: Tensor, shape: tuple[int, int]) -> 
     flat = maps.permute(0, 2, 3, 1).reshape(-1, k)
     # its gradient is quick, unlike that of an index
     return flat.index_select(0, place.flatten()).view(len(image), *shape, k).permute(0, 3, 1, 2).contiguous()
+
+
+def _weight(layers: nn.Sequential) -> Tensor:
+    """Of the convolution that comes first."""
+    return cast(nn.Conv2d, layers[0]).weight
+
+
+def _share(layers: nn.Sequential, half: int) -> Tensor:
+    """Its weights for the first or the second half of its channels."""
+    return _weight(layers).chunk(2, 1)[half]
 
 
 def _up(x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 SHARED = 3 / 8
-"""Share of their side that neighbouring windows have in common: 96 of 256 px, so that whatever is smaller than that lies
-whole in the window whose middle is nearest."""
+"""Share of their side that neighbouring windows have in common: 96 of 256 px, so that whatever is smaller than half of
+that on each side of its point lies whole in the window whose middle is nearest."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ class CfrSamTraining:
     """What is added to SAM, and how it and SAM's mask decoder are trained."""
 
     points: str | None = key(
-        None, "checkpoint of `train cfrsam-points` whose points prompt, and which goes into the checkpoint; without one "
-        "there is nothing to segment with yet",
+        None, "checkpoint of `train cfrsam-points`: its points prompt, and it goes into the checkpoint, which cannot "
+        "segment without one",
     )  # fmt: skip
     start: str | None = key(None, "checkpoint of this method over the same SAM to go on from, by name or file")
     rank: int = key(64, "channels of an adapter", low=1, high=4096)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from gigaseg.metrics.score import score_overlap
 from gigaseg.sam.decoder import decode

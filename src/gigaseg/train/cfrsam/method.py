@@ -96,7 +96,7 @@ class CfrSamMethod:
         return {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
 
     def build(self) -> nn.Module:
-        """The SAM model with its parts ``cfrsam`` and, if there is a learner, ``points``; what does not train is frozen."""
+        """The SAM model with its parts ``cfrsam`` and, with a learner, ``points``; what does not train is frozen."""
         model = cast(nn.Module, open_checkpoint(self.base)[0])
         model.add_module(ADDED.rstrip("."), Added(self.cfrsam, self.config))
         if self.start is not None:
