@@ -112,24 +112,25 @@ class Refiner:
     Attributes
     ----------
     added, maps : as `refined` takes them.
-    local : px; a mask is refined in a square of this side around its coarse one, when that fits with `MARGIN` px on
-        each side, else in its whole window. 0: always in the whole window.
+    local : px; a mask is refined in a square of this side around its coarse one, where that fits with `reach` on each
+        side, else in its whole window. 0: always in the whole window; -1: 64 px at patches of 8, 96 px at 16.
     chunk : prompts at a time; None: by memory. The masks are the same for any, but for rounding.
     """
 
     added: Added
     maps: ImageMaps
-    local: int = 0
+    local: int = -1
     chunk: int | None = None
 
     def __call__(self, decoded: Decoded, image: Tensor) -> Iterator[tuple[Tensor, Decoded]]:
         """Positions among the prompts, and their refined masks."""
-        side = -(-self.local // self.added.fine)
+        fine = self.added.fine
+        side = -(-(32 + 16 * fine if self.local < 0 else self.local) // fine)
         rows, cols = decoded.logits.shape[2:]
         whole = torch.arange(len(image), device=image.device)
         if side and (side < rows or side < cols):
             shape = (min(side, rows), min(side, cols))
-            start, fits = around(decoded.logits[:, 0], shape, MARGIN / self.added.fine)
+            start, fits = around(decoded.logits[:, 0], shape, reach(fine) / fine)
             some, whole = whole[fits], whole[~fits]
             for at in self._pieces(some, shape, decoded):
                 yield at, self._refined(_part(decoded, at, start[at], shape), image[at])
@@ -149,8 +150,9 @@ class Refiner:
         return refined(self.added, decoded, self.maps, image)[0]
 
 
-MARGIN = 24
-"""Px around a coarse mask that its refinement sees at least; its convolutions reach some 20 px."""
+def reach(fine: int) -> int:
+    """Px that the refinement's convolutions look around a pixel, without what deformable ones add."""
+    return 4 + 4 * fine
 
 
 def around(logits: Tensor, shape: tuple[int, int], margin: float) -> tuple[Tensor, Tensor]:
