@@ -217,7 +217,8 @@ def main() -> None:
     if args.data:
         lines += [
             "", f"`{args.checkpoint}` on the validation images of dsb2018, objects 26 px wide, a point in each "
-            f"object's middle: the masks beside those refined in whole decoding windows. Gate: mean IoU {GATE} or more.", "",
+            f"object's middle: the masks beside those refined in whole decoding windows. Gate: mean IoU {GATE} or "
+            "more.", "",
             "| refined in | mean IoU | 1st percentile | nuclei a second, decoding included | nuclei |",
             "| --- | --- | --- | --- | --- |",
         ]  # fmt: skip
