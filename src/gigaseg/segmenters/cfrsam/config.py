@@ -106,7 +106,7 @@ class CfrSamConfig(_Described):
     kernels : of the adapters, one of `KERNELS`.
     fusion : of the encoder's levels, one of `FUSIONS`.
     refinement : of masks, one of `REFINEMENTS`.
-    enhancement : whether the refinement has multi-scale convolutional boundary enhancement (MCBE).
+    enhancement : whether the refinement has multi-context boundary enhancement (MCBE).
     guidance : whether it has boundary-guided feature fusion (BGFF), else a convolution.
     base : what refined logits are added to, one of `BASES`.
     unused : whether there is the head that the published code builds and never calls, as its weights hold it.

@@ -1,4 +1,4 @@
-"""CFR-SAM's fusion of the encoder's levels: the hierarchical modulated fusion module (HMFM), and its rivals.
+"""CFR-SAM's fusion of the encoder's levels: hierarchical modulated fusion (HMFM; paper eq. 6 to 8), and its rivals.
 
 Each level is the output of a block, brought by SAM's own neck to the embedding's channels.
 """

@@ -1,4 +1,4 @@
-"""CFR-SAM's adapters: multi-scale adaptive local-aware (MALA), two in every block of SAM's encoder.
+"""CFR-SAM's adapters: multi-scale adaptive local-aware (MALA; paper eq. 3 to 5), two in every block of the encoder.
 
 Each brings the tokens down to a few channels, mixes neighbours by three kernel sizes, and adds the result to what it
 got. The kernels are made for every pixel and shared by its channels, as in the published code; one for each channel

@@ -1,4 +1,4 @@
-"""CFR-SAM's boundary-guided mask refinement (BGMR): masks at the input's resolution.
+"""CFR-SAM's boundary-guided mask refinement (BGMR; paper section 3.6): masks at the input's resolution.
 
 Everything that depends on the image alone is computed once an image (`ImageMaps`). A convolution over a concatenation
 is the sum of the convolutions over its parts, so the image's share of three of them is among that: nothing changes but
@@ -52,7 +52,7 @@ class Refined:
 
 
 class Enhancement(nn.Module):
-    """Multi-scale convolutional boundary enhancement (MCBE) of an image's features: (b, c, H, W) to the same.
+    """Multi-context boundary enhancement (MCBE; eq. 9 and 10) of an image's features: (b, c, H, W) to the same.
 
     Averages over 3 x 3 px go on beyond the border with its own values; the published code takes zeros there, which
     draws a frame around every image.
@@ -178,11 +178,11 @@ class Refinement(nn.Module):
             return Refined(self.mlp(x)[:, 0].float(), None)
         joined = self._joined(x, maps, image, origin * self.fine)
         boundary = self.boundary(joined)
-        moved = self.widen(self.follow(self.narrow(joined.sigmoid() * x)))
+        moved = self.widen(self.follow(self.narrow(joined.sigmoid() * x)))  # eq. 14
         return Refined(self.mask(x + moved)[:, 0].float(), boundary[:, 0].float())
 
     def _joined(self, x: Tensor, maps: ImageMaps, image: Tensor, origin: Tensor) -> Tensor:
-        """Boundary-guided fusion (BGFF) of the masks' features with the image's; `origin` in px."""
+        """Boundary-guided fusion (BGFF; eq. 11 to 13) of the masks' features with the image's; `origin` in px."""
         if maps.detail is None:
             raise ValueError("no detail of the images, expected what `images` makes")
         shape = (x.shape[2], x.shape[3])

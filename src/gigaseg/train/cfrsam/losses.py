@@ -1,4 +1,4 @@
-"""Losses of CFR-SAM's second stage, as its published code has them."""
+"""Losses of CFR-SAM's second stage (paper eq. 15 and 16), as its published code has them."""
 
 from __future__ import annotations
 
