@@ -13,10 +13,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 LAYERS = [
     {"errors", "geometry", "processes"},
     {"devices"},
-    {"files", "runner"},
+    {"columns", "files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},
-    {"segmenters.base"},
+    {"segmenters.base", "segmenters.registry"},
     {"sam"},
     {"prompts"},
     {"segmenters"},
@@ -34,7 +34,7 @@ LAYERS = [
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
-MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "devices", "instances.segment", "instances.tile")
+MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "devices", "instances.batches", "instances.tile")
 
 
 def layer_of(name):

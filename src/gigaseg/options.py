@@ -124,6 +124,12 @@ def to_options(config: Any, names: Sequence[str] | None = None) -> list[str]:
 GRID_PRESET = ("unit", "working_resolution", "object_diameter")
 """Keys of a preset itself that the grid step needs."""
 
+MERGING = ("name", "checkpoint", "options")
+"""Keys of a segmenter that decide how the points it proposed are merged."""
+
+PROPOSING = (*MERGING, "device", "batch_size")
+"""Keys of a segmenter that decide which points it proposes."""
+
 GRID_TILES = ("tile", "overlap", "tiles_per_shard")
 
 
@@ -146,7 +152,9 @@ def grid_preset(args: argparse.Namespace) -> Preset:
 
 
 def prompt_options(card: Card, preset: Preset) -> list[str]:
-    """Options of the prompt step: what of the segmenter's own options decides how a file is read."""
+    """Options of the prompt step: what of the segmenter decides how points are merged, or how a file is read."""
+    if card.proposes:
+        return [*to_options(preset.segmenter, MERGING), *to_options(preset, ("object_diameter",))]
     if card.takes_points:
         return ["--every-tile"]
     value = card.complete(preset.segmenter.options).get("polygons_as", "box")
@@ -165,6 +173,7 @@ def step_options(preset: Preset, report: ReportConfig) -> dict[str, list[str]]:
             *to_options(preset.foreground),
         ],
         "tile": [],
+        "propose": [*to_options(preset.segmenter, PROPOSING), *to_options(preset, ("object_diameter",))],
         "segment": segmenter,
         "stitch": to_options(preset.stitch),
         "measure": to_options(preset.measure),

@@ -23,7 +23,7 @@ from gigaseg.sheet import BadRow, Row, read_sheet
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 1, "tile": 1, "prompt": 2, "segment": 2, "stitch": 1, "measure": 3, "export": 1,
+    "inspect": 1, "grid": 1, "tile": 1, "propose": 1, "prompt": 2, "segment": 2, "stitch": 1, "measure": 3, "export": 1,
     "overview": 1, "aggregate": 2, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
@@ -38,8 +38,8 @@ class SlidePlan:
     row : its row of the sheet.
     preset : its preset.
     shards : number of shards, from the bounding grid; 1 for a slide that cannot be opened.
-    digests : by step; of `prompt` only where the segmenter needs prompts from a file, or takes points and the row
-        has some.
+    digests : by step; of `prompt` only where the segmenter needs prompts, or takes points and the row has some; of
+        `propose` only where the segmenter finds its prompts itself.
     options : command-line options by step.
     """
 
@@ -53,6 +53,11 @@ class SlidePlan:
     def prompted(self) -> bool:
         """Whether the step `prompt` gives its tiles their prompts."""
         return "prompt" in self.digests
+
+    @property
+    def proposes(self) -> bool:
+        """Whether these prompts are those that the segmenter proposes in the step `propose`."""
+        return "propose" in self.digests
 
     @property
     def stored(self) -> bool:
@@ -122,9 +127,11 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     if row.annotations:
         options["grid"].append(f"--side-file={row.annotations}")
         options["segment"].append(f"--annotations={row.annotations}")
-    if _is_prompted(row, card):
+    if not card.proposes:
+        del options["propose"]
+    if card.proposes or _is_from_file(row, card):
         options["prompt"] = prompt_options(card, preset)
-        if row.prompts:
+        if row.prompts and not card.proposes:
             options["grid"].append(f"--prompts={row.prompts}")
             options["prompt"].append(f"--prompts={row.prompts}")
     if row.regions:
@@ -138,7 +145,8 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     )
 
 
-def _is_prompted(row: Row, card: Card) -> bool:
+def _is_from_file(row: Row, card: Card) -> bool:
+    """Whether the sheet's column `prompts` is read."""
     return card.needs_prompts_file or (card.takes_points and row.prompts is not None)
 
 
@@ -147,8 +155,8 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
 
     annotations = cache.sha256(row.annotations)
     checkpoint = _checkpoint(preset.segmenter.checkpoint or card.checkpoint, cache)
-    prompted = _is_prompted(row, card)
-    prompts = cache.sha256(row.prompts) if prompted else None
+    from_file = _is_from_file(row, card)
+    prompts = cache.sha256(row.prompts) if from_file else None
     segmenter = {
         **asdict(preset.segmenter),
         "options": card.complete(preset.segmenter.options),
@@ -177,9 +185,16 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             preset.object_diameter,
             annotations,
             prompts,
-            *(["points only"] if prompted and card.takes_points else []),
+            *(["points only"] if from_file and card.takes_points else []),
         ],
         "tile": [],
+        "propose": [
+            {**segmenter, "overlaps": None},
+            card.revision,
+            list(card.classes),
+            checkpoint,
+            REVISIONS["tile"],
+        ],
         "prompt": [prompt_options(card, preset)],
         # tile stores are temporary: what they hold counts here
         "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint, REVISIONS["tile"]],
@@ -192,15 +207,16 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             [value for key, value in report.items() if key.endswith("_color")],
         ],
     }
+    before_segment = (
+        {"propose": "grid", "prompt": "propose"} if card.proposes else {"prompt": "grid"} if from_file else {}
+    )
     upstream = {
-        "inspect": None, "grid": "inspect", "tile": "grid", "prompt": "grid",
-        "segment": "prompt" if prompted else "grid", "stitch": "segment", "measure": "stitch",
+        "inspect": None, "grid": "inspect", "tile": "grid", **before_segment,
+        "segment": "prompt" if before_segment else "grid", "stitch": "segment", "measure": "stitch",
         "export": "measure", "overview": "stitch",
     }  # fmt: skip
     digests: dict[str, str] = {}
     for step, before in upstream.items():
-        if step == "prompt" and not prompted:
-            continue
         digests[step] = digest([step, REVISIONS[step], own[step], digests[before] if before else None])
     return digests
 

@@ -12,7 +12,8 @@ import torch
 from gigaseg.cli import main
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
 from gigaseg.errors import FormatError, SegmenterError
-from gigaseg.instances.segment import model_bytes, segment
+from gigaseg.instances.batches import model_bytes
+from gigaseg.instances.segment import segment
 from gigaseg.instances.table import read_instances
 from gigaseg.sam.checkpoints import write_delta, write_state
 from gigaseg.sam.downloads import OFFICIAL, Official

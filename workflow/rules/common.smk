@@ -57,16 +57,27 @@ def tile_store(wildcards):
 
 
 def slide_prompts(wildcards):
-    """The prompts of the job's slide; nothing for a segmenter or a row without a prompt file."""
+    """The prompts of the job's slide; nothing for a segmenter or a row without any."""
     prompted = PLAN.slides[wildcards.slide].prompted
     return f"{RESULTS}/{wildcards.slide}/prompts.parquet" if prompted else []
 
 
+def slide_proposals(wildcards):
+    """The points that a segmenter proposed on all shards of the job's slide; nothing for prompts from a file."""
+    proposes = PLAN.slides[wildcards.slide].proposes
+    return of_shards(wildcards, "prompts") if proposes else []
+
+
 def shard_instances(wildcards):
     """Instance tables of all shards of the job's slide."""
+    return of_shards(wildcards, "instances")
+
+
+def of_shards(wildcards, folder):
+    """The table of every shard of the job's slide."""
     shards = range(PLAN.slides[wildcards.slide].shards)
     return [
-        f"{RESULTS}/{wildcards.slide}/instances/{shard:03d}.parquet" for shard in shards
+        f"{RESULTS}/{wildcards.slide}/{folder}/{shard:03d}.parquet" for shard in shards
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gigaseg.commands.base import Command, add_path, add_runner, runner_options, written
 from gigaseg.config import MeasureConfig, Preset, ReportConfig, SegmenterConfig, StitchConfig
+from gigaseg.errors import ConfigError
 from gigaseg.options import add_grid_options, add_options, from_options, grid_preset
 
 
@@ -72,10 +73,37 @@ def _tile(args: Namespace) -> None:
     tile(args.info, args.grid, args.shard, args.out, workers=args.workers, digest=args.digest)
 
 
+def _propose_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "info", "slide.json")
+    add_path(parser, "grid", "grid.parquet")
+    add_path(parser, "--out", "prompts/NNN.parquet to write")
+    parser.add_argument("--shard", type=int, default=0, help="number of the shard (default: 0)")
+    parser.add_argument("--tiles", type=Path, help="tile store of the shard (default: read the slide)")
+    parser.add_argument("--workers", type=int, default=1, help="processes of a CPU segmenter (default: 1)")
+    add_options(parser, SegmenterConfig)
+    add_options(parser, Preset, ("object_diameter",))
+
+
+def _propose(args: Namespace) -> None:
+    from gigaseg.instances.propose import propose
+
+    propose(
+        args.info,
+        args.grid,
+        args.shard,
+        args.out,
+        segmenter=from_options(SegmenterConfig, args),
+        tiles=args.tiles,
+        object_diameter=from_options(Preset, args).object_diameter,
+        workers=args.workers,
+        digest=args.digest,
+    )
+
+
 def _prompt_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "info", "slide.json")
     add_path(parser, "grid", "grid.parquet")
-    add_path(parser, "--foreground", "foreground.tif")
+    parser.add_argument("--foreground", type=Path, help="foreground.tif, for prompts from a file")
     add_path(parser, "--out", "prompts.parquet to write")
     parser.add_argument("--prompts", type=Path, help="points, boxes and polygons (GeoJSON, GeoPackage, GeoParquet)")
     parser.add_argument("--polygons-as", default="box", help="what a polygon becomes: box, mask, points (default: box)")
@@ -84,9 +112,28 @@ def _prompt_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="take points alone, and give each to every tile that holds it: hints for a segmenter that takes points",
     )
+    proposed = parser.add_argument_group("points that a segmenter proposed")
+    proposed.add_argument("--proposals", type=Path, nargs="+", help="prompts/NNN.parquet of every shard")
+    add_options(proposed, SegmenterConfig, ("name", "checkpoint", "options"))
+    add_options(proposed, Preset, ("object_diameter",))
 
 
 def _prompt(args: Namespace) -> None:
+    if args.proposals:
+        from gigaseg.prompts.merge import merge_proposals
+
+        merge_proposals(
+            args.info,
+            args.grid,
+            args.out,
+            proposals=args.proposals,
+            segmenter=from_options(SegmenterConfig, args),
+            object_diameter=from_options(Preset, args).object_diameter,
+            digest=args.digest,
+        )
+        return
+    if args.foreground is None:
+        raise ConfigError("--foreground is missing; expected foreground.tif, which `grid` writes (or --proposals)")
     from gigaseg.prompts.prompt import prompt
 
     prompt(
@@ -231,7 +278,8 @@ SLIDE: dict[str, Command] = {
     "inspect": Command("slide file to slide.json", _inspect_arguments, _inspect, written),
     "grid": Command("foreground and kept tiles", _grid_arguments, _grid, lambda args: [args.out, args.foreground]),
     "tile": Command("pixels of a shard's tiles", _tile_arguments, _tile, written),
-    "prompt": Command("prompts from a file, given to the tiles", _prompt_arguments, _prompt, written),
+    "propose": Command("points that a segmenter proposes on a shard's tiles", _propose_arguments, _propose, written),
+    "prompt": Command("prompts from a file or proposed, given to the tiles", _prompt_arguments, _prompt, written),
     "segment": Command("instances of a shard's tiles", _segment_arguments, _segment, written),
     "stitch": Command("instances of the slide, exact at seams", _stitch_arguments, _stitch, written),
     "measure": Command("measurements and summary", _measure_arguments, _measure, lambda args: [args.out, args.summary]),

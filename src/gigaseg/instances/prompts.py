@@ -49,6 +49,7 @@ def tile_prompts(table: PromptTable, tile: Tile) -> Prompts:
         boxes=boxes.astype(np.float32) if (mine.kind != POINT).any() else None,
         masks=_outlines(mine, of, n, origin, side) if (mine.kind == MASK).any() else None,
         class_index=mine.class_index[first],
+        class_prob=None if mine.class_prob is None else mine.class_prob[first],
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
+from gigaseg.columns import class_probabilities, probability_column
 from gigaseg.errors import FormatError
 from gigaseg.files import parquet_writer, read_parquet
 
@@ -200,22 +201,6 @@ def class_indices(column: pa.ChunkedArray, classes: Sequence[str]) -> npt.NDArra
     return np.concatenate(found) if found else np.empty(0, np.int32)
 
 
-def class_probabilities(table: pa.Table, classes: Sequence[str]) -> npt.NDArray[np.float32]:
-    """(n, classes) probabilities; ones where the table has no column of them, with at most one class."""
-    if len(classes) < 2:
-        return np.ones((len(table), len(classes)), np.float32)
-    lists = table["class_prob"]
-    flat = [chunk.flatten().to_numpy() for chunk in lists.chunks]
-    values = np.concatenate(flat) if flat else np.empty(0)
-    return values.astype(np.float32).reshape(len(table), len(classes))
-
-
 def class_column(index: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> pa.DictionaryArray:
     """Inverse of `class_indices`."""
     return pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), pa.array(classes, pa.string()))
-
-
-def probability_column(prob: npt.NDArray[np.float32]) -> pa.ListArray:
-    """Inverse of `class_probabilities`, for more than one class."""
-    flat = pa.array(prob.reshape(-1), pa.float32())
-    return pa.FixedSizeListArray.from_arrays(flat, prob.shape[1]).cast(pa.list_(pa.float32()))

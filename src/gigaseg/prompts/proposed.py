@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from gigaseg.prompts.owner import point_owners, seen_better
-from gigaseg.segmenters.base import Prompts, Proposals, Proposer
+from gigaseg.segmenters.base import Prompts, Proposals
 from gigaseg.tiles.tiling import Tile, Tiling
 
 
@@ -57,7 +57,7 @@ class MergedPoints:
     ----------
     points : (n,) in working px, ordered by owner, then as they were found.
     owner : (n,) int64 position among the kept tiles of the one that decodes it.
-    counts : how many points were "proposed", left out for being "near_border" or "off_slide", "suppressed" as
+    counts : how many points were "proposed", left out as "beyond_slide" or "near_border", "suppressed" as
         repeats of others; the rest are the "objects".
     """
 
@@ -81,17 +81,20 @@ def in_slide(found: Sequence[Proposals], tiles: Sequence[Tile], classes: int) ->
 
 
 def merge_points(
-    segmenter: Proposer, found: TileProposals, tiles: Sequence[npt.NDArray[np.int32]], tiling: Tiling
+    merge: Callable[[Proposals], npt.NDArray[np.int64]],
+    found: TileProposals,
+    tiles: Sequence[npt.NDArray[np.int32]],
+    tiling: Tiling,
 ) -> MergedPoints:
     """One point an object, of the points of all tiles.
 
     Points off the slide are left out, and those near a border beyond which another tile sees them better
-    (`gigaseg.prompts.owner.seen_better`). The segmenter says which of the others stay. Each of these goes to the tile
-    in which it lies most centrally.
+    (`gigaseg.prompts.owner.seen_better`). Of the others the segmenter says which stay, and each of these goes to the
+    tile in which it lies most centrally.
 
     Parameters
     ----------
-    segmenter : its `merge` is called once.
+    merge : that of the segmenter (`gigaseg.segmenters.base.Proposer`); called once, not at all without points.
     found : the points of all tiles, in any order.
     tiles : row and col of the k kept tiles, in the grid's order.
     tiling : the grid.
@@ -102,13 +105,13 @@ def merge_points(
     near = inside & seen_better(xy, (ordered.tile_row, ordered.tile_col), tiles, tiling)
     owner = point_owners(xy, tiles, tiling)
     candidates = ordered.take(inside & ~near & (owner >= 0))
-    kept = segmenter.merge(candidates.points) if len(candidates) else np.empty(0, np.int64)
+    kept = merge(candidates.points) if len(candidates) else np.empty(0, np.int64)
     merged = candidates.take(kept)
     owner = point_owners(merged.points.xy, tiles, tiling)
     order = np.argsort(owner, kind="stable")
     counts = {
         "proposed": len(found),
-        "off_slide": len(found) - int(near.sum()) - len(candidates),
+        "beyond_slide": len(found) - int(near.sum()) - len(candidates),
         "near_border": int(near.sum()),
         "suppressed": len(candidates) - len(merged),
         "objects": len(merged),

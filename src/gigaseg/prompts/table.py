@@ -14,6 +14,7 @@ class                   dictionary<string>                   of the instance it 
 score                   float32                              how sure the prompter is, 0..1; 1 for prompts from a file
 feature                 int64                                number of the feature in the file, from 0
 geometry                binary (WKB)                         of a mask: its outline, working px; else null
+class_prob              list<float32>                        of each class; only for points that a segmenter proposed
 ======================  ===================================  ==========================================================
 
 Where objects are prompted for, one tile decodes each and has all of its prompts. Points that are hints for a segmenter
@@ -35,6 +36,7 @@ import pyarrow.compute as pc
 import shapely
 
 from gigaseg import __version__
+from gigaseg.columns import class_probabilities, probability_column
 from gigaseg.errors import FormatError
 from gigaseg.files import read_parquet, write_parquet
 
@@ -65,6 +67,7 @@ class PromptTable:
     feature : (n,) int64, number of the feature in the file.
     geometry : (n,) outlines of masks, None for the others.
     classes : names of the classes, at least one.
+    class_prob : (n, classes) float32, of points that a segmenter proposed; or None.
     """
 
     tile_row: npt.NDArray[np.int32]
@@ -79,13 +82,15 @@ class PromptTable:
     feature: npt.NDArray[np.int64]
     geometry: npt.NDArray[np.object_]
     classes: tuple[str, ...]
+    class_prob: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.object)
 
     def take(self, index: npt.NDArray[Any]) -> PromptTable:
         """The rows `index` (positions or a bool mask)."""
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "classes"})
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "classes"}
+        return replace(self, **{name: column[index] for name, column in columns.items() if column is not None})
 
     @property
     def extent(self) -> npt.NDArray[np.float64]:
@@ -120,6 +125,8 @@ class PromptTable:
             "feature": pa.array(self.feature, pa.int64()),
             "geometry": pa.array(shapely.to_wkb(self.geometry, byte_order=1), pa.binary()),
         }
+        if self.class_prob is not None:
+            columns["class_prob"] = probability_column(self.class_prob)
         provenance = {
             "format": PROMPTS_FORMAT,
             "slide": slide,
@@ -152,6 +159,7 @@ class PromptTable:
                 feature=table["feature"].to_numpy(),
                 geometry=np.asarray(shapely.from_wkb(table["geometry"].to_numpy()), dtype=object).reshape(-1),
                 classes=classes,
+                class_prob=class_probabilities(table, classes) if "class_prob" in table.column_names else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: {error} is missing or wrong; run prompt again") from error

@@ -17,7 +17,7 @@ from gigaseg.tiles.grid import GRID_FORMAT
 
 log = logging.getLogger(__name__)
 
-_ORDER = ("inspect", "grid", "tile", "prompt", "segment", "stitch", "measure", "export", "overview")
+_ORDER = ("inspect", "grid", "tile", "propose", "prompt", "segment", "stitch", "measure", "export", "overview")
 
 
 def find_records(folder: Path) -> list[Path]:

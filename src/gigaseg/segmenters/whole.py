@@ -217,7 +217,7 @@ def _propose(segmenter: Proposer, tiles: Sequence[Tile], batches: _Batches) -> d
         found += segmenter.propose(some)
     places = [np.array([getattr(tile, name) for tile in tiles], np.int32) for name in ("row", "col")]
     points = in_slide(found, tiles, len(segmenter.card.classes))
-    merged = merge_points(segmenter, points, places, batches.tiling)
+    merged = merge_points(segmenter.merge, points, places, batches.tiling)
     return {tile: point_prompts(merged, i, tile) for i, tile in enumerate(tiles)}
 
 

@@ -9,14 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import shapely
 
+from gigaseg.columns import class_probabilities, probability_column
 from gigaseg.instances.footprints import regularise
 from gigaseg.instances.table import (
     box_array,
     box_column,
     class_column,
     class_indices,
-    class_probabilities,
-    probability_column,
 )
 from gigaseg.stitch.blocks import Layout, from_wkb
 from gigaseg.stitch.decisions import Decided

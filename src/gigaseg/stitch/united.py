@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from gigaseg.instances.table import class_probabilities
+from gigaseg.columns import class_probabilities
 from gigaseg.stitch.blocks import Layout, from_wkb
 from gigaseg.stitch.seam import Index
 
