@@ -263,3 +263,16 @@ def test_measuring_a_part_tells_what_is_no_mean_over_images_too(tmp_path, run):
     table = (tmp_path / "run" / "test.tsv").read_text().splitlines()
     assert len(table) == 7
     assert "pannuke_mpq" in table[0]
+
+
+def test_the_three_folds_are_combined(tmp_path, run, capsys):
+    names = ("pannuke-123", "pannuke-213", "pannuke-321")
+    reports = [str(run(name, tmp_path / name, wrong)) for wrong, name in enumerate(names)]
+    capsys.readouterr()
+    assert main(["average", *reports, "--out", str(tmp_path / "mean.json")]) == 0
+    figures = json.loads((tmp_path / "mean.json").read_text())["figures"]
+    assert figures["pannuke_bpq"]["value"] == pytest.approx(1, abs=1e-6)
+    values = figures["pannuke_mpq"]["values"]
+    assert values[0] > values[1]
+    assert figures["pannuke_mpq"]["value"] == pytest.approx(np.mean(values))
+    assert "pannuke_mpq/Breast" in capsys.readouterr().out
