@@ -81,7 +81,10 @@ def lines(path):
         (["--smallest", "30", "--largest", "20"], "--smallest is 30, accepted: at most --largest (20)"),
         (["--batch", "0"], "--batch is 0, accepted: a whole number >= 1"),
         (["--layout", "coco"], "unknown layout 'coco'"),
-        (["--split", "best"], "--split is 'best', accepted: own, own-val-20, random-80-10-10, all, or a TSV file"),
+        (
+            ["--split", "best"],
+            "--split is 'best', accepted: own, own-val-20, own-val-15, random-80-10-10",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(folder, tmp_path, capsys, words, told):

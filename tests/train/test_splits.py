@@ -83,5 +83,18 @@ def test_a_file_that_misses_an_image_or_leaves_nothing_to_train_on_is_told(tmp_p
         split(entries(["a", "b"]), str(path))
     with pytest.raises(ConfigError, match="leaves no image to train on; found: 0 train, 1 val"):
         split(entries(["a"]), str(path))
-    with pytest.raises(ConfigError, match="accepted: own, own-val-20, random-80-10-10, all, or a TSV file"):
+    with pytest.raises(ConfigError, match=r"accepted: own, own-val-20, own-val-15, .*pannuke-321, all, or a TSV file"):
         split(entries(["a"]), "nonsense")
+
+
+def test_85_per_cent_train_and_15_validate():
+    parts = split(entries([f"{i:02d}" for i in range(30)]), "random-85-15")
+    assert {part: len(names) for part, names in parts.items()} == {"train": 25, "val": 5, "test": 0}
+
+
+def test_at_least_15_per_cent_of_the_training_images_are_held_out():
+    found = entries([f"{i:02d}" for i in range(32)], split="train") + entries(["t"], split="test")
+    parts = split(found, "own-val-15")
+    assert {part: len(names) for part, names in parts.items()} == {"train": 27, "val": 5, "test": 1}
+    with pytest.raises(ConfigError, match="--split is own-val-15, but the data set has a validation part of its own"):
+        split(entries(["a"], split="train") + entries(["b"], split="val"), "own-val-15")

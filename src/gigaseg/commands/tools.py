@@ -44,6 +44,17 @@ def _evaluate(args: Namespace) -> None:
     sys.stdout.write(found.table() + "\n")
 
 
+def _average_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("reports", nargs="+", type=Path, help="JSON files of scores, such as test.json of each fold")
+    parser.add_argument("--out", type=Path, help="means as JSON (default: none)")
+
+
+def _average(args: Namespace) -> None:
+    from gigaseg.metrics.average import average, table
+
+    sys.stdout.write(table(average(args.reports, args.out)) + "\n")
+
+
 def _checkpoints_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="names to fetch, such as vit_b, or files to look for (default: list)")
 
@@ -126,6 +137,7 @@ def _demo(args: Namespace) -> None:
 
 TOOLS: dict[str, Command] = {
     "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
+    "average": Command("mean of scores over several runs, such as folds", _average_arguments, _average, None),
     "checkpoints": Command("fetch published model weights, or list them", _checkpoints_arguments, _checkpoints, None),
     "train": Command("train a method on images with instances", _train_arguments, _train, None),
     "analyse-features": Command(

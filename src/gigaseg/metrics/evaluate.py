@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -77,29 +77,65 @@ def evaluate(
     if wrong:
         raise ConfigError(f"threshold is {wrong[0]}; expected an IoU from 0 to below 1")
     pairs = find_pairs(Path(prediction), Path(truth))
-    images = []
-    for pair in pairs:
-        compared = compare(pair, classes, connected=connected, slide=slide)
-        images.append(_score(compared, radius, thresholds, reference))
-        logger.info("%s: %d objects, %d found", pair.name, len(compared.truth.xy), len(compared.prediction.xy))
-    names = _classes_of(images, classes)
+
+    def read() -> Iterator[Compared]:
+        for pair in pairs:
+            compared = compare(pair, classes, connected=connected, slide=slide)
+            yield compared
+            logger.info("%s: %d objects, %d found", pair.name, len(compared.truth.xy), len(compared.prediction.xy))
+
+    scored = score_compared(
+        read(), classes, bootstrap=bootstrap, radius=radius, thresholds=thresholds, reference=reference
+    )
     report = Report(
         prediction=str(prediction),
         truth=str(truth),
         images=tuple(pair.name for pair in pairs),
-        figures=_figures(images, names, bootstrap),
-        per_image=[{**image.scores, **_class_columns(image, names)} for image in images],
+        figures=scored.figures,
+        per_image=scored.per_image,
         settings={
             "radius": radius,
             "thresholds": list(thresholds),
             "bootstrap": bootstrap,
-            "classes": list(names),
+            "classes": list(scored.classes),
             "connected": connected,
         },
     )
     if out is not None:
         report.write(out)
     return report
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Figures of several images.
+
+    Attributes
+    ----------
+    figures : by name (docs/metrics.md).
+    per_image : the figures of each image.
+    classes : that were scored.
+    """
+
+    figures: dict[str, Figure]
+    per_image: list[dict[str, float]]
+    classes: tuple[str, ...]
+
+
+def score_compared(
+    compared: Iterable[Compared],
+    classes: Sequence[str] | None = None,
+    *,
+    bootstrap: int = 1000,
+    radius: float = RADIUS,
+    thresholds: Sequence[float] = THRESHOLDS,
+    reference: bool = False,
+) -> Scored:
+    """Figures of images whose objects are known; parameters as `evaluate`. One image is held at a time."""
+    images = [_score(one, radius, thresholds, reference) for one in compared]
+    names = _classes_of(images, classes)
+    per_image = [{**image.scores, **_class_columns(image, names)} for image in images]
+    return Scored(_figures(images, names, bootstrap), per_image, names)
 
 
 def score_folder(truth: Path, prediction: Path, *, bootstrap: int = 1000) -> Report:
@@ -255,7 +291,8 @@ def _figures(images: Sequence[_Image], names: Sequence[str], draws: int) -> dict
         for name, ratio in _detection(protocol).items():
             add_pooled(name, ratio)
         for name in names:
-            add_pooled(f"classification_f1_{protocol}_{name}", _class_f1(protocol, name))
+            for figure, ratio in _class_ratios(protocol, name).items():
+                add_pooled(f"classification_{figure}_{protocol}_{name}", ratio)
     empty = [image.sums["empty_fp"] for image in images if image.sums["empty"]]
     if empty:
         figures["false_positives_without_truth"] = Figure(float(sum(empty)), TOTAL, len(empty))
@@ -294,12 +331,16 @@ def _detection(p: str) -> dict[str, _Ratio]:
     }
 
 
-def _class_f1(p: str, name: str) -> _Ratio:
-    """F1 of a class; in the paired protocols a wrong class counts twice on either side."""
-    if p == "greedy":
-        return _Ratio([({f"{p}_tp:{name}": 2}, {f"{p}_tp:{name}": 2, f"{p}_fp:{name}": 1, f"{p}_fn:{name}": 1})])
-    below = {f"{p}_{k}:{name}": w for k, w in (("tp", 2), ("fp", 2), ("fn", 2), ("fp_d", 1), ("fn_d", 1))}
-    return _Ratio([({f"{p}_tp:{name}": 2}, below)])
+def _class_ratios(p: str, name: str) -> dict[str, _Ratio]:
+    """F1, precision and recall of a class; in the paired protocols a wrong class counts twice on either side."""
+    wrong, missed = (
+        ({"fp": 1.0}, {"fn": 1.0}) if p == "greedy" else ({"fp": 2.0, "fp_d": 1.0}, {"fn": 2.0, "fn_d": 1.0})
+    )
+
+    def over(above: float, below: Mapping[str, float]) -> _Ratio:
+        return _Ratio([({f"{p}_tp:{name}": above}, {f"{p}_{k}:{name}": w for k, w in {"tp": above, **below}.items()})])
+
+    return {"f1": over(2, {**wrong, **missed}), "precision": over(1, wrong), "recall": over(1, missed)}
 
 
 def _class_iou(names: Sequence[str]) -> _Ratio:

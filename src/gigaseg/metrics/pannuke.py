@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,28 @@ FOLDS = ((1, 2, 3), (2, 1, 3), (3, 2, 1))
 
 CLASS_MAPS = ("channels", "merged")
 """How an image becomes one label image a class: its raw channels, or the merged map (a pixel counts once)."""
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Figures of one image; those of an image without truth are NaN.
+
+    Attributes
+    ----------
+    bpq : PQ of all classes as one.
+    class_pq : PQ of each class; NaN where the image has no truth of it, whatever is predicted.
+    false_positives, empty_area : predictions and px² of an image without truth; 0 of one with truth.
+    """
+
+    bpq: float
+    class_pq: dict[str, float]
+    false_positives: int
+    empty_area: float
+
+    @property
+    def mpq(self) -> float:
+        """Mean PQ over the classes that occur in the truth."""
+        return nan_mean(list(self.class_pq.values()))
 
 
 @dataclass(frozen=True)
@@ -106,29 +129,56 @@ def score_pannuke(
         raise FormatError(f"prediction has shape {prediction.shape}; expected {truth.shape} like the truth")
     if len(tissues) != len(truth):
         raise FormatError(f"{len(tissues)} tissues for {len(truth)} images; expected one an image")
-    binary, classes = np.full(len(truth), np.nan), np.full((len(truth), len(CLASSES)), np.nan)
-    false_positives, empty = 0, 0
-    for i in range(len(truth)):
-        t, t_type = merge_channels(truth[i])
-        p, p_type = merge_channels(prediction[i])
-        overlap = Overlap.from_labels(t, p)
-        if not len(overlap.truth_ids):
-            empty += 1
-            false_positives += len(overlap.prediction_ids)
-            continue
-        binary[i] = panoptic_quality(overlap).pq
-        for c in range(len(CLASSES)):
-            if class_maps == "channels":
-                t_class, p_class = _labels(truth[i, ..., c]), _labels(prediction[i, ..., c])
-            else:
-                t_class, p_class = t * (t_type == c + 1), p * (p_type == c + 1)
-            mine = Overlap.from_labels(t_class, p_class)
-            if len(mine.truth_ids):
-                classes[i, c] = panoptic_quality(mine).pq
-    image_mpq = np.array([nan_mean(row) for row in classes])
+    images = []
+    for t, p in zip(truth, prediction):
+        (t_all, t_type), (p_all, p_type) = merge_channels(t), merge_channels(p)
+        maps = {
+            name: (_labels(t[..., c]), _labels(p[..., c]))
+            if class_maps == "channels"
+            else (t_all * (t_type == c + 1), p_all * (p_type == c + 1))
+            for c, name in enumerate(CLASSES)
+        }
+        images.append(score_image(t_all, p_all, maps))
+    return summarise(images, tissues, pixel_size=pixel_size)
+
+
+def score_image(
+    truth: npt.NDArray[Any],
+    prediction: npt.NDArray[Any],
+    classes: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+) -> ImageScores:
+    """Score one image.
+
+    Parameters
+    ----------
+    truth, prediction : (y, x) label images of all classes.
+    classes : the same two of each class alone.
+    """
+    overlap = Overlap.from_labels(truth, prediction)
+    if not len(overlap.truth_ids):
+        return ImageScores(nan, dict.fromkeys(classes, nan), len(overlap.prediction_ids), float(truth.size))
+    each = {}
+    for name, (t, p) in classes.items():
+        mine = Overlap.from_labels(t, p)
+        each[name] = panoptic_quality(mine).pq if len(mine.truth_ids) else nan
+    return ImageScores(panoptic_quality(overlap).pq, each, 0, 0.0)
+
+
+def summarise(images: Sequence[ImageScores], tissues: Sequence[str], *, pixel_size: float = 0.25) -> PanNukeScores:
+    """Means over images and tissues.
+
+    Parameters
+    ----------
+    tissues : the tissue of each image.
+    pixel_size : µm.
+    """
+    binary = np.array([image.bpq for image in images])
+    image_mpq = np.array([image.mpq for image in images])
+    names = images[0].class_pq if images else {}
     tissue_bpq, tissue_mpq = group_means(binary.tolist(), tissues), group_means(image_mpq.tolist(), tissues)
     (bpq, bpq_sd), (mpq, mpq_sd) = mean_of_groups(tissue_bpq), mean_of_groups(tissue_mpq)
-    area_mm2 = empty * truth.shape[1] * truth.shape[2] * (pixel_size / 1000) ** 2
+    false_positives = sum(image.false_positives for image in images)
+    area_mm2 = sum(image.empty_area for image in images) * (pixel_size / 1000) ** 2
     return PanNukeScores(
         bpq=bpq,
         mpq=mpq,
@@ -136,11 +186,11 @@ def score_pannuke(
         mpq_sd=mpq_sd,
         tissue_bpq=tissue_bpq,
         tissue_mpq=tissue_mpq,
-        class_pq={name: nan_mean(classes[:, c]) for c, name in enumerate(CLASSES)},
+        class_pq={name: nan_mean([image.class_pq[name] for image in images]) for name in names},
         image_bpq=binary,
         image_mpq=image_mpq,
         false_positives=false_positives,
-        false_positives_per_mm2=false_positives / area_mm2 if empty else float("nan"),
+        false_positives_per_mm2=false_positives / area_mm2 if area_mm2 else nan,
     )
 
 

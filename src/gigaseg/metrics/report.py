@@ -12,8 +12,8 @@ from gigaseg.files import write_json
 
 REPORT_FORMAT = "gigaseg/scores/1"
 
-MEAN, POOLED, TOTAL = "mean", "pooled", "total"
-"""How a figure comes from several images: mean of theirs, ratio of summed counts, or sum."""
+MEAN, POOLED, TOTAL, GROUPS = "mean", "pooled", "total", "groups"
+"""How a figure comes from several images: mean of theirs, ratio of summed counts, sum, or mean over groups of means."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Figure:
     Attributes
     ----------
     value : NaN where it is undefined.
-    over : "mean", "pooled" or "total".
-    images : number of images in which it is defined (mean), or of all (pooled, total).
+    over : "mean", "pooled", "total" or "groups".
+    images : number of images in which it is defined (mean, groups), or of all (pooled, total).
     low, high : bootstrap interval over images; NaN without one.
     """
 

@@ -20,6 +20,8 @@ from gigaseg.errors import FormatError, is_machine_fault, one_line
 
 T = TypeVar("T")
 
+ClassMaps = Callable[[], Mapping[str, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -47,9 +49,11 @@ class Entry:
     group : stratum of splits and of the figures, such as the modality; empty when unknown.
     split : as the data set itself states it, such as train or val; empty when it states none.
     pixels : reads the image, (y, x, 3) uint8, where it is only a part of its file; None: the file is the image.
-    whole : name of the image that it is a part of, by which a split file may name it; empty when it is none.
+    whole : name of the image or fold that it is a part of, by which a split file may name it; empty when it is none.
     classes : of the instances; None: the data set states none.
     patient : whose images must not be divided where images are held out; empty when unknown.
+    class_maps : reads a label image (y, x) of each class by its name, where the data set states those, which may
+        overlap each other; `labels` has the same objects in one.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Entry:
     whole: str = ""
     classes: Classes | None = None
     patient: str = ""
+    class_maps: ClassMaps | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Sample:
     diameter : median over the instances of the diameter of the circle of equal area, px; NaN without instances.
     background : (3,) uint8, median colour outside the instances: what augmentation fills in beyond the image.
     classes : name of the class of instance 1, 2, ... n; None: all are of one class.
+    class_maps : of its `Entry`, read anew by each call.
     """
 
     name: str
@@ -83,6 +89,7 @@ class Sample:
     diameter: float
     background: np.ndarray
     classes: tuple[str, ...] | None = None
+    class_maps: ClassMaps | None = field(default=None, repr=False)
 
 
 def load(entries: Sequence[Entry], workers: int = 1, classes: Sequence[str] = ()) -> list[Sample]:
@@ -128,6 +135,7 @@ def _load(entry: Entry, classes: Sequence[str]) -> Sample:
         float(np.median(2 * np.sqrt(area / np.pi))) if len(area) else float("nan"),
         np.median(outside, axis=0).astype(np.uint8),
         _classes(entry, np.unique(stored[stored > 0]).tolist(), classes) if len(classes) > 1 else None,
+        entry.class_maps,
     )
 
 

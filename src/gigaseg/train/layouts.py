@@ -11,6 +11,8 @@ import numpy as np
 
 from gigaseg.errors import FormatError, unknown
 from gigaseg.train.centersam.layouts import monuseg_crops, tissuenet
+from gigaseg.train.cfrsam.layouts import consep, consep_types
+from gigaseg.train.cfrsam.pannuke import pannuke
 from gigaseg.train.data import Classes, Entry, read_labels
 from gigaseg.train.densesam.conic import conic
 from gigaseg.train.densesam.layouts import (
@@ -127,6 +129,9 @@ LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {
     "inria": inria,
     "inria-buildings": inria_buildings,
     "massachusetts": massachusetts,
+    "pannuke": pannuke,
+    "consep": consep,
+    "consep-types": consep_types,
 }
 """Layouts by name; a method's own layouts join here, and the help of `gigaseg.train.train` names them."""
 

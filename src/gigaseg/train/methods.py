@@ -19,8 +19,23 @@ from gigaseg.train.densesam.config import DenseSamTraining
 from gigaseg.train.sac.config import SacTraining
 
 if TYPE_CHECKING:
+    from gigaseg.metrics.report import Figure
     from gigaseg.train.data import Sample
     from gigaseg.train.method import Method
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of several images.
+
+    Attributes
+    ----------
+    rows : the figures of each image.
+    figures : over all images, by name: those that are no means over images, and any that take the place of such.
+    """
+
+    rows: list[dict[str, float]]
+    figures: dict[str, Figure]
 
 
 @dataclass(frozen=True)
@@ -33,13 +48,13 @@ class Trainable:
     arguments : adds the method's options to a parser.
     make : the method from parsed options.
     evaluate : from a checkpoint of the method, samples, device and precision ("bf16" or "fp32") the figures of each
-        sample, NaN where one is undefined.
+        sample, NaN where one is undefined; or with them figures that are no means over images.
     """
 
     help: str
     arguments: Callable[[ArgumentParser], None]
     make: Callable[[Namespace], Method]
-    evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]]]
+    evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]] | Measured]
 
 
 _SAM_OWN = tuple(name for name in SamTraining.__dataclass_fields__ if name not in ("colour", "prompts"))
@@ -81,7 +96,7 @@ def _over_sam(
     help: str,
     options: type[CenterSamTraining] | type[SacTraining] | type[DenseSamTraining] | type[CfrSamTraining],
     method: Callable[[Any, str | None], Method],
-    evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]]],
+    evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]] | Measured],
 ) -> Trainable:
     """A method over a SAM model; `options` has `smallest`, `largest` and `colour`."""
 

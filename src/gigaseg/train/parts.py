@@ -23,7 +23,7 @@ from gigaseg.sam.checkpoints import read_state
 from gigaseg.train.config import LoopConfig
 from gigaseg.train.data import Sample, load
 from gigaseg.train.layouts import read_layout
-from gigaseg.train.methods import METHODS
+from gigaseg.train.methods import METHODS, Measured
 from gigaseg.train.splits import PARTS, split
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ def evaluate_part(args: Namespace, config: LoopConfig) -> None:
     """Measure ``best.safetensors`` of the folder ``--out`` on a part of the data, which ``all`` takes as a whole.
 
     Writes ``PART.tsv``, a row an image, and ``PART.json`` (`gigaseg.metrics.report.Report`): means over images with
-    bootstrap intervals. What the checkpoint's card states, such as threshold and classes, is not asked of the options.
+    bootstrap intervals, and what else the method tells of all images. What the checkpoint's card states, such as
+    threshold and classes, is not asked of the options.
 
     Raises
     ------
@@ -66,7 +67,10 @@ def evaluate_part(args: Namespace, config: LoopConfig) -> None:
         import torch
 
         torch.set_num_threads(config.threads)
-    rows = METHODS[args.method].evaluate(path, samples, choose_device(config.device), config.precision)
+    measured = METHODS[args.method].evaluate(path, samples, choose_device(config.device), config.precision)
+    if not isinstance(measured, Measured):
+        measured = Measured(measured, {})
+    rows = measured.rows
     settings = {
         **{name: getattr(args, name) for name in ("method", "layout", "fold")},
         "part": part,
@@ -78,7 +82,7 @@ def evaluate_part(args: Namespace, config: LoopConfig) -> None:
         "draws": DRAWS,
     }
     names = tuple(sample.name for sample in samples)
-    report = Report(str(path), str(args.data), names, _figures(rows), rows, settings)
+    report = Report(str(path), str(args.data), names, _figures(rows) | measured.figures, rows, settings)
     report.write(args.out / f"{part}.json")
     _write_rows(args.out / f"{part}.tsv", samples, rows)
     for name, figure in report.figures.items():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from gigaseg.errors import ConfigError, FormatError
+from gigaseg.metrics.pannuke import FOLDS
 from gigaseg.train.data import Entry
 from gigaseg.train.layouts import read_tsv
 
@@ -25,14 +27,16 @@ def _own(entries: Sequence[Entry], seed: int) -> list[str]:
     return [entry.split for entry in entries]
 
 
-def _own_val_20(entries: Sequence[Entry], seed: int) -> list[str]:
-    """The own split, where at least a fifth of each group's training images validates, patients undivided.
+def _own_val(entries: Sequence[Entry], seed: int, percent: int) -> list[str]:
+    """The own split, where at least this part of each group's training images validates, patients undivided.
 
     For data sets that state no validation part. Patients are drawn at random; an image without one is its own.
     """
     parts = _own(entries, seed)
     if "val" in parts:
-        raise ConfigError("--split is own-val-20, but the data set has a validation part of its own; accepted: own")
+        raise ConfigError(
+            f"--split is own-val-{percent}, but the data set has a validation part of its own; accepted: own"
+        )
     of = {entry.name: entry.patient or entry.name for entry, part in zip(entries, parts) if part == "train"}
     patients = sorted(set(of.values()))
     order = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
@@ -40,13 +44,13 @@ def _own_val_20(entries: Sequence[Entry], seed: int) -> list[str]:
     for group in sorted({entry.group for entry in entries}):
         mine = [of[entry.name] for entry in entries if entry.name in of and entry.group == group]
         for patient in order:
-            if sum(one in held for one in mine) >= len(mine) / 5:
+            if sum(one in held for one in mine) >= len(mine) * percent / 100:
                 break
             if patient in mine:
                 held.add(patient)
         if mine and all(one in held for one in mine):
             raise ConfigError(
-                f"--split own-val-20 leaves group '{group}' no image to train on (it has {len(mine)} of "
+                f"--split own-val-{percent} leaves group '{group}' no image to train on (it has {len(mine)} of "
                 f"{len(set(mine))} patients); accepted: groups of two patients and more"
             )
     return ["val" if of.get(entry.name) in held else part for entry, part in zip(entries, parts)]
@@ -70,10 +74,38 @@ def _random_80_10_10(entries: Sequence[Entry], seed: int) -> list[str]:
     return [str(part) for part in parts]
 
 
+def _random_85_15(entries: Sequence[Entry], seed: int) -> list[str]:
+    """85 % train, 15 % val at random, rounded half up: for a folder whose test images are a folder of their own."""
+    n = len(entries)
+    parts = np.array(["train"] * n, dtype=object)
+    order = np.random.default_rng(seed).permutation(np.argsort([entry.name for entry in entries]))
+    parts[order[: int(0.15 * n + 0.5)]] = "val"
+    return [str(part) for part in parts]
+
+
+def _pannuke(entries: Sequence[Entry], seed: int, folds: tuple[int, int, int]) -> list[str]:
+    """A fold each to train, to validate and to test, as PanNuke's protocol has it (`gigaseg.metrics.pannuke.FOLDS`)."""
+    part_of = {f"fold{fold}": part for fold, part in zip(folds, PARTS)}
+    for entry in entries:
+        if entry.whole not in part_of:
+            raise ConfigError(
+                f"--split is {_pannuke_name(folds)}, but image '{entry.name}' is of no fold; accepted: with "
+                "--layout pannuke"
+            )
+    return [part_of[entry.whole] for entry in entries]
+
+
+def _pannuke_name(folds: tuple[int, int, int]) -> str:
+    return "pannuke-" + "".join(map(str, folds))
+
+
 NAMED: dict[str, Callable[[Sequence[Entry], int], list[str]]] = {
     "own": _own,
-    "own-val-20": _own_val_20,
+    "own-val-20": partial(_own_val, percent=20),
+    "own-val-15": partial(_own_val, percent=15),
     "random-80-10-10": _random_80_10_10,
+    "random-85-15": _random_85_15,
+    **{_pannuke_name(folds): partial(_pannuke, folds=folds) for folds in FOLDS},
     "all": _all,
 }
 """Splits by name."""

@@ -24,12 +24,13 @@ def add_arguments(parser: ArgumentParser) -> None:
             "--layout",
             default="plain",
             help="plain, dsb2018, monuseg, monuseg-crops, monuseg-tiles, tissuenet, glas, conic, cpm15, cpm17, "
-            "cpm17-tiles, whu, inria, inria-buildings, massachusetts (default: plain)",
+            "cpm17-tiles, whu, inria, inria-buildings, massachusetts, pannuke, consep, consep-types (default: plain)",
         )
         child.add_argument(
             "--split",
             default="own",
-            help="own, own-val-20, random-80-10-10, all, or a TSV file with split or fold (default: own)",
+            help="own, own-val-20, own-val-15, random-80-10-10, random-85-15, pannuke-123, pannuke-213, pannuke-321, "
+            "all, or a TSV file with split or fold (default: own)",
         )
         child.add_argument("--fold", type=int, help="with a file of folds, the one that validates")
         child.add_argument("--licence", default="not stated", help="licence of the data, for the checkpoint's card")
