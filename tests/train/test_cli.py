@@ -110,6 +110,7 @@ forbidden = {"pyarrow", "pandas", "geopandas", "shapely", "zarr", "rasterio", "t
              "dask", "snakemake", "yaml", "cv2", "pyproj", "pyogrio", "psutil", "imagecodecs", "numcodecs"}
 import gigaseg.train.loop, gigaseg.train.sam, gigaseg.train.train, gigaseg.train.evaluate, gigaseg.train.card
 import gigaseg.train.parts, gigaseg.train.centersam.method, gigaseg.train.centersam.evaluate
+import gigaseg.train.cfrsam.protocol
 import gigaseg.segmenters.centersam.segmenter
 import kornia.enhance, kornia.filters, skimage.draw, gigaseg.train.splits
 print(sorted(forbidden & set(sys.modules)))

@@ -15,6 +15,7 @@ import shapely
 from gigaseg.errors import FormatError, one_line
 from gigaseg.metrics import images, vectors
 from gigaseg.metrics.detection import Points
+from gigaseg.metrics.figures import Compared
 from gigaseg.metrics.images import LabelImage
 from gigaseg.metrics.overlap import IntArray, Overlap
 from gigaseg.metrics.polygons import PolygonBatch, PolygonStore, overlap_of_polygons
@@ -34,26 +35,6 @@ class Pair:
     name: str
     prediction: Path
     truth: Path
-
-
-@dataclass(frozen=True)
-class Compared:
-    """An image, ready to be scored.
-
-    Attributes
-    ----------
-    overlap : of the objects.
-    truth, prediction : the objects as points, in the order of the overlap; classes index `classes`.
-    classes : names wanted, or all names of both sides; empty when not both sides have classes.
-    touching : number of truth objects that touch another (`gigaseg.metrics.images.touching_ids`); None where both sides
-        are polygons.
-    """
-
-    overlap: Overlap
-    truth: Points
-    prediction: Points
-    classes: tuple[str, ...]
-    touching: int | None = None
 
 
 def find_pairs(prediction: Path, truth: Path) -> list[Pair]:

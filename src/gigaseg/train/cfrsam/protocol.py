@@ -13,11 +13,10 @@ import numpy as np
 from gigaseg.errors import FormatError
 from gigaseg.metrics import bootstrap
 from gigaseg.metrics.detection import RADIUS, Points, class_average, greedy_counts
-from gigaseg.metrics.evaluate import score_compared
+from gigaseg.metrics.figures import Compared, score_compared
 from gigaseg.metrics.images import label_points
 from gigaseg.metrics.instance import Counts
 from gigaseg.metrics.overlap import FloatArray, IntArray, Overlap
-from gigaseg.metrics.pairs import Compared
 from gigaseg.metrics.pannuke import ImageScores, score_image, summarise
 from gigaseg.metrics.report import GROUPS, MEAN, POOLED, Figure
 from gigaseg.train.data import Sample
@@ -71,7 +70,7 @@ def protocol_figures(
 
     Returns
     -------
-    A row an image, and the figures over all of `gigaseg.metrics.evaluate` (Dice, AJI, DQ, SQ, PQ, detection and, with
+    A row an image, and the figures over all of `gigaseg.metrics.figures` (Dice, AJI, DQ, SQ, PQ, detection and, with
     classes, PQ and F1 of each); where the data set states a label image a class (`Sample.class_maps`), also
     PanNuke's: ``pannuke_bpq`` and ``pannuke_mpq`` (means over tissues, which are the groups; ``…_sd`` over these,
     ``…/TISSUE`` of each), ``pannuke_pq_CLASS`` and ``pannuke_false_positives_per_mm2``.
