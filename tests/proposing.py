@@ -58,6 +58,8 @@ class Spots:
         return Proposals(centres, sure.astype(np.float32), prob.astype(np.float32))
 
     def _masks(self, image, prompts):
+        if not len(prompts.id):  # padding
+            return TileInstances(torch.zeros(0, 4, dtype=torch.int32), [], torch.zeros(0), torch.zeros(0, 2))
         labels, _ = ndimage.label(image[0] > 60)
         assert prompts.points.shape == (len(prompts.id), 1, 2)
         assert (prompts.labels == 1).all()
