@@ -266,3 +266,81 @@ def test_planning_a_prompted_cohort_loads_no_torch(cohort, tmp_path):
     code = f"import sys; from gigaseg.plan import make_plan; make_plan({content!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+PROPOSED = [*STEPS[:3], "propose", "prompt", *STEPS[3:]]
+
+
+def proposing(cohort, preset=None, **segmenter):
+    content = copy.deepcopy(cohort)
+    content["presets"]["nuclei"] = {"segmenter": {"name": "spots", **segmenter}, **(preset or {})}
+    return make_plan(content).slides["s"]
+
+
+def test_a_segmenter_that_proposes_points_runs_two_steps_before_segment(cohort, tmp_path, spots):
+    slide = proposing(cohort, options={"radius": 4})
+    assert list(slide.digests) == PROPOSED
+    assert (slide.prompted, slide.proposes, slide.stored) == (True, True, True)
+    assert slide.options["propose"] == slide.options["prompt"] == ["--segmenter=spots", "--set=radius=4"]
+    assert not make_plan(cohort).slides["s"].proposes
+    prompted_cohort(cohort, tmp_path)
+    found = proposing(cohort, options={"radius": 4})
+    assert (found.digests, found.options) == (slide.digests, slide.options), "a file of prompts has no say"
+
+
+@pytest.mark.parametrize(
+    ("preset", "segmenter", "steps"),
+    [
+        ({}, {"options": {"radius": 4}}, PROPOSED[3:]),
+        ({}, {"batch_size": 2}, PROPOSED[3:]),
+        ({}, {"overlaps": "keep"}, PROPOSED[5:]),
+        ({}, {"device": "cpu"}, []),
+        ({"tiles": {"overlap": 16}}, {}, PROPOSED[1:]),
+        ({"stitch": {"agreement": 0.4}}, {}, PROPOSED[6:]),
+        ({"classes": {"dim": {"name": "stroma"}}}, {}, PROPOSED[5:]),
+        ({"classes": {"dim": {"name": "dim"}}}, {}, []),
+        ({"classes": {"dim": {"color": "#ff0000"}}}, {}, ["export", "overview"]),
+        ({"classes": {}}, {}, []),
+    ],
+)
+def test_what_runs_again_where_points_are_proposed(cohort, spots, preset, segmenter, steps):
+    before, found = proposing(cohort), proposing(cohort, preset, **segmenter)
+    assert [step for step in PROPOSED if before.digests[step] != found.digests[step]] == steps
+
+
+def test_a_class_table_goes_to_segment_its_colours_to_exports_and_pictures(cohort, spots):
+    table = {"dim": {"name": "stroma", "color": "#ff0000"}, "bright": {"name": "tumour 1"}}
+    found = proposing(cohort, {"classes": table})
+    assert [word for word in found.options["segment"] if "class" in word] == [
+        "--class-name=bright=tumour 1",
+        "--class-name=dim=stroma",
+    ]
+    assert found.options["export"] == ["--class-color=stroma=#ff0000"]
+    assert "--class-color=stroma=#ff0000" in found.options["overview"]
+    assert not [word for word in found.options["propose"] + found.options["prompt"] if "class" in word]
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"dimm": {}}, "presets.nuclei.classes: unknown class 'dimm'; accepted: dim, bright (did you mean 'dim'?)"),
+        ({"dim": {"color": "red"}}, "presets.nuclei.classes.dim.color is 'red', accepted: a colour as #rrggbb"),
+        ({"dim": {"name": ""}}, "presets.nuclei.classes.dim.name is '', accepted: a text or null"),
+        ({"dim": "stroma"}, "presets.nuclei.classes.dim is 'stroma', accepted: a mapping of name, color"),
+        (
+            {"dim": {"name": "a", "color": "#000000"}, "bright": {"name": "a", "color": "#ffffff"}},
+            "but '#ffffff' for another class of the name 'a'; accepted: one colour a name",
+        ),
+    ],
+)
+def test_a_wrong_class_table_is_told(cohort, spots, table, told):
+    with pytest.raises(ConfigError) as caught:
+        proposing(cohort, {"classes": table})
+    assert told in str(caught.value)
+
+
+def test_classes_of_a_checkpoint_or_a_file_are_not_known_beforehand(cohort):
+    for segmenter in ({"name": "annotations"}, {"name": "prompted"}):
+        content = copy.deepcopy(cohort)
+        content["presets"]["nuclei"] = {"segmenter": segmenter, "classes": {"Tumour": {"name": "t"}}}
+        assert make_plan(content).slides["s"].options["segment"][-1] == "--class-name=Tumour=t"

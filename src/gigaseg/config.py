@@ -125,6 +125,16 @@ class MeasureConfig:
 
 
 @dataclass(frozen=True)
+class ClassConfig:
+    """What a class of the segmenter is called, and its colour."""
+
+    name: str | None = key(
+        None, "its name in the results; classes of one name become one, whose probabilities add up; null: its own"
+    )
+    color: str | None = key(None, "its colour in exports and pictures, #rrggbb; null: one of gigaseg's own")
+
+
+@dataclass(frozen=True)
 class Preset:
     """All that one kind of slide needs."""
 
@@ -143,6 +153,17 @@ class Preset:
     stitch: StitchConfig = key(StitchConfig, "see StitchConfig")
     measure: MeasureConfig = key(MeasureConfig, "see MeasureConfig")
     export: tuple[str, ...] = key(lambda: ("geojson",), "export formats, possibly none")
+    classes: dict[str, ClassConfig] = key(dict, "classes of the segmenter that get another name or colour")
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """The name of each class of the segmenter that gets another one."""
+        return {label: entry.name for label, entry in self.classes.items() if entry.name not in (None, label)}
+
+    @property
+    def class_colors(self) -> dict[str, str]:
+        """The colour, #rrggbb, of each class of the results that gets one."""
+        return {entry.name or label: entry.color for label, entry in self.classes.items() if entry.color}
 
 
 @dataclass(frozen=True)
@@ -221,6 +242,23 @@ def load_config(content: Mapping[str, Any], source: str = "config.yaml") -> Conf
     return config
 
 
+def _check_classes(path: str, preset: Preset, accepted: tuple[str, ...] | None) -> list[str]:
+    """Messages on the class table; `accepted`: the segmenter's classes, where they are known."""
+    errors = []
+    for label, entry in preset.classes.items():
+        if accepted is not None and label not in accepted:
+            errors.append(f"{path}: {unknown('class', label, accepted)}, of segmenter '{preset.segmenter.name}'")
+        if entry.color is not None and not _is_color(entry.color):
+            errors.append(f"{path}.{label}.color is '{entry.color}', accepted: a colour as #rrggbb")
+        color = preset.class_colors.get(entry.name or label)
+        if entry.color is not None and entry.color != color:
+            errors.append(
+                f"{path}.{label}.color is '{entry.color}', but '{color}' for another class of the name "
+                f"'{entry.name or label}'; accepted: one colour a name"
+            )
+    return errors
+
+
 def _is_color(value: str) -> bool:
     return len(value) == 7 and value[0] == "#" and all(c in "0123456789abcdefABCDEF" for c in value[1:])
 
@@ -242,6 +280,9 @@ def _check_preset(path: str, preset: Preset) -> list[str]:
     try:
         card = read_card(preset.segmenter.name)
         card.complete(preset.segmenter.options)
+        # others bring their own: a checkpoint, or a file that the sheet names
+        known = preset.segmenter.checkpoint is None and not (card.needs_annotations or card.needs_prompts_file)
+        errors += _check_classes(f"{path}.classes", preset, card.classes if known else None)
         tile = preset.tiles.tile or card.tile
         overlap = card.overlap if preset.tiles.overlap is None else preset.tiles.overlap
         errors += check_overlap(tile, overlap, f"{path}.tiles.overlap")

@@ -121,6 +121,27 @@ def to_options(config: Any, names: Sequence[str] | None = None) -> list[str]:
     return words
 
 
+CLASS_NAMES = ("--class-name", "CLASS=NAME", "another name for a class of the segmenter; may come several times")
+CLASS_COLORS = ("--class-color", "NAME=#rrggbb", "colour of a class; may come several times")
+"""Options that take a pair: flag, what it is, help."""
+
+
+def add_pairs(parser: argparse.ArgumentParser, flag: str, pair: str, help: str) -> None:
+    """Add an option of `CLASS_NAMES` and `CLASS_COLORS`; `pairs` reads it."""
+    parser.add_argument(flag, action="append", default=[], metavar=pair, help=help)
+
+
+def pairs(args: argparse.Namespace, flag: str, pair: str, _: str = "") -> dict[str, str]:
+    """What such an option was told; raises ConfigError for a text that is no pair."""
+    found = {}
+    for text in getattr(args, flag.removeprefix("--").replace("-", "_")):
+        one, _, other = text.rpartition("=")
+        if not (one and other):
+            raise ConfigError(f"{flag} is '{text}', accepted: {pair}")
+        found[one] = other
+    return found
+
+
 GRID_PRESET = ("unit", "working_resolution", "object_diameter")
 """Keys of a preset itself that the grid step needs."""
 
@@ -164,6 +185,8 @@ def prompt_options(card: Card, preset: Preset) -> list[str]:
 def step_options(preset: Preset, report: ReportConfig) -> dict[str, list[str]]:
     """Command-line options of every step for a preset."""
     segmenter = [*to_options(preset.segmenter), *to_options(preset, ("object_diameter",))]
+    named, colored = sorted(preset.class_names.items()), sorted(preset.class_colors.items())
+    colors = [f"{CLASS_COLORS[0]}={name}={color}" for name, color in colored]
     return {
         "inspect": [f"--unit={preset.unit}"],
         "grid": [
@@ -174,10 +197,13 @@ def step_options(preset: Preset, report: ReportConfig) -> dict[str, list[str]]:
         ],
         "tile": [],
         "propose": [*to_options(preset.segmenter, PROPOSING), *to_options(preset, ("object_diameter",))],
-        "segment": segmenter,
+        "segment": [*segmenter, *(f"{CLASS_NAMES[0]}={label}={name}" for label, name in named)],
         "stitch": to_options(preset.stitch),
         "measure": to_options(preset.measure),
-        "export": [],
-        "overview": to_options(report, ("overview_px", "instance_color", "foreground_color", "grid_color")),
+        "export": colors,
+        "overview": [
+            *to_options(report, ("overview_px", "instance_color", "foreground_color", "grid_color")),
+            *colors,
+        ],
         "report": to_options(report, ("title",)),
     }

@@ -167,6 +167,8 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
     tiles = {key: value for key, value in asdict(preset.tiles).items() if key != "materialise"}
     nominal = [card.tile, card.overlap, card.pixel_size, card.unit, card.object_diameter]
     report = asdict(config.report)
+    # what is not given counts as if there were no such key
+    colors = [preset.class_colors] if preset.class_colors else []
     own: dict[str, Any] = {
         "inspect": [
             cache.fingerprint(row),
@@ -197,14 +199,23 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
         ],
         "prompt": [prompt_options(card, preset)],
         # tile stores are temporary: what they hold counts here
-        "segment": [segmenter, card.revision, list(card.classes), annotations, checkpoint, REVISIONS["tile"]],
+        "segment": [
+            segmenter,
+            card.revision,
+            list(card.classes),
+            annotations,
+            checkpoint,
+            REVISIONS["tile"],
+            *([preset.class_names] if preset.class_names else []),
+        ],
         # what is off counts as if there were no such key
         "stitch": [{key: value for key, value in asdict(preset.stitch).items() if value is not None}],
         "measure": [asdict(preset.measure), cache.sha256(row.regions)],
-        "export": [],
+        "export": colors,
         "overview": [
             report["overview_px"],
             [value for key, value in report.items() if key.endswith("_color")],
+            *colors,
         ],
     }
     before_segment = (

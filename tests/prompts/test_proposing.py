@@ -83,9 +83,7 @@ def small(tmp_path_factory):
     return folder, image, discs
 
 
-@pytest.mark.parametrize(
-    ("tile", "overlap"), [(128, 32), (150, 33), (96, 48), (240, 64), (111, 24), (256, 100), (1200, 64)]
-)
+@pytest.mark.parametrize(("tile", "overlap"), [(128, 32), (96, 48), (240, 64), (111, 24), (1200, 64)])
 def test_a_thousand_discs_give_a_thousand_objects_whatever_the_grid(crowd, spots, tmp_path, tile, overlap):
     folder, image, discs = crowd
     kept = make_grid(folder, tmp_path, tile, overlap)

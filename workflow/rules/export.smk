@@ -16,8 +16,9 @@ rule export:
         mem_mb=4000,
     params:
         format=lambda wildcards: EXPORT_FILES[wildcards.file],
+        options=options("export"),
         digest=digest("export"),
     shell:
         "gigaseg export {input.instances:q} {input.measurements:q} --info {input.info:q} --format {params.format}"
-        " --out {output.file:q} --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q}"
+        " {params.options:q} --out {output.file:q} --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q}"
         " --record-failure 2> {log:q}"

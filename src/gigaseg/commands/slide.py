@@ -8,7 +8,16 @@ from pathlib import Path
 from gigaseg.commands.base import Command, add_path, add_runner, runner_options, written
 from gigaseg.config import MeasureConfig, Preset, ReportConfig, SegmenterConfig, StitchConfig
 from gigaseg.errors import ConfigError
-from gigaseg.options import add_grid_options, add_options, from_options, grid_preset
+from gigaseg.options import (
+    CLASS_COLORS,
+    CLASS_NAMES,
+    add_grid_options,
+    add_options,
+    add_pairs,
+    from_options,
+    grid_preset,
+    pairs,
+)
 
 
 def _inspect_arguments(parser: ArgumentParser) -> None:
@@ -159,6 +168,7 @@ def _segment_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes of a CPU segmenter (default: 1)")
     add_options(parser, SegmenterConfig)
     add_options(parser, Preset, ("object_diameter",))
+    add_pairs(parser, *CLASS_NAMES)
 
 
 def _segment(args: Namespace) -> None:
@@ -174,6 +184,7 @@ def _segment(args: Namespace) -> None:
         annotations=args.annotations,
         prompts=args.prompts,
         object_diameter=from_options(Preset, args).object_diameter,
+        class_names=pairs(args, *CLASS_NAMES),
         workers=args.workers,
         digest=args.digest,
     )
@@ -237,12 +248,14 @@ def _export_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "--info", "slide.json")
     add_path(parser, "--out", "file to write")
     parser.add_argument("--format", choices=tuple(FORMATS), default="geojson", help="default: geojson")
+    add_pairs(parser, *CLASS_COLORS)
 
 
 def _export(args: Namespace) -> None:
     from gigaseg.export.export import export
 
-    export(args.instances, args.measurements, args.info, args.format, args.out)
+    colors = pairs(args, *CLASS_COLORS)
+    export(args.instances, args.measurements, args.info, args.format, args.out, class_colors=colors)
 
 
 _OVERVIEW_KEYS = ("overview_px", "instance_color", "foreground_color", "grid_color")
@@ -255,6 +268,7 @@ def _overview_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "--foreground", "foreground.tif")
     add_path(parser, "--out", "overview.png to write")
     add_options(parser, ReportConfig, _OVERVIEW_KEYS)
+    add_pairs(parser, *CLASS_COLORS)
 
 
 def _overview(args: Namespace) -> None:
@@ -271,6 +285,7 @@ def _overview(args: Namespace) -> None:
         instance_color=config.instance_color,
         foreground_color=config.foreground_color,
         grid_color=config.grid_color,
+        class_colors=pairs(args, *CLASS_COLORS),
     )
 
 

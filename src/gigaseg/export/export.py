@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from gigaseg.errors import ConfigError, unknown
@@ -12,7 +13,15 @@ from gigaseg.export.measured import MeasuredInstances
 log = logging.getLogger(__name__)
 
 
-def export(instances: Path, measurements: Path, info: Path, format: str, out: Path) -> None:
+def export(
+    instances: Path,
+    measurements: Path,
+    info: Path,
+    format: str,
+    out: Path,
+    *,
+    class_colors: Mapping[str, str] | None = None,
+) -> None:
     """Write the instances of a slide with their measurements; memory does not grow with their number.
 
     Parameters
@@ -20,11 +29,12 @@ def export(instances: Path, measurements: Path, info: Path, format: str, out: Pa
     instances, measurements, info : instances.parquet, measurements.parquet and slide.json of one slide.
     format : name in `gigaseg.export.formats.FORMATS`.
     out : the file; replaced when complete.
+    class_colors : colour of each class, #rrggbb, that does not get one of gigaseg's own; for formats with colours.
 
     Raises
     ------
     ConfigError
-        The format is unknown.
+        The format is unknown, or a colour is no colour.
     UpstreamFailure
         An input is a failure record.
     FormatError
@@ -32,6 +42,6 @@ def export(instances: Path, measurements: Path, info: Path, format: str, out: Pa
     """
     if format not in FORMATS:
         raise ConfigError(f"export: {unknown('format', format, FORMATS)}")
-    found = MeasuredInstances(Path(instances), Path(measurements), Path(info))
+    found = MeasuredInstances(Path(instances), Path(measurements), Path(info), class_colors)
     FORMATS[format].write(found, Path(out))
     log.info("slide '%s': wrote %d instances to %s", found.info.slide, found.count, out)

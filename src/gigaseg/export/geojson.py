@@ -24,7 +24,6 @@ import shapely
 
 from gigaseg.export.measured import Batch, MeasuredInstances
 from gigaseg.export.names import display_name
-from gigaseg.export.palette import class_color
 from gigaseg.files import atomic
 
 DECIMALS = 2
@@ -64,7 +63,7 @@ def instance_id(slide: str, instance: int) -> str:
 def _write(found: MeasuredInstances, stream: IO[bytes] | gzip.GzipFile) -> None:
     stream.write(b'{"type":"FeatureCollection","features":[')
     separator = b"\n"
-    classes = [_json({"name": name, "color": class_color(i)}) for i, name in enumerate(found.classes)]
+    classes = [_json({"name": name, "color": color}) for name, color in zip(found.classes, found.colors)]
     for batch in found:
         lines = ",\n".join(_features(found.info.slide, batch, classes))
         stream.write(separator + lines.encode())

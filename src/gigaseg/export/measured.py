@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from gigaseg.errors import FormatError, is_machine_fault, one_line
+from gigaseg.export.palette import class_colors as colors_of
 from gigaseg.files import read_metadata, same_slide
 from gigaseg.instances.table import STITCHED_FORMAT
 from gigaseg.measure.measure import MEASUREMENTS_FORMAT
@@ -53,11 +54,12 @@ class MeasuredInstances:
     ----------
     instances, measurements : the files of one slide.
     info : path of its slide.json.
+    class_colors : colour of each class, #rrggbb, that does not get the palette's.
 
     Attributes
     ----------
     info : the slide.
-    classes : names of the classes.
+    classes, colors : names of the classes, and their RGB colours, 0..255.
     measurements : arrow field of each measurement.
     count : number of instances.
 
@@ -69,12 +71,15 @@ class MeasuredInstances:
         An input is missing, partial or foreign, or the two tables are not of the same instances.
     """
 
-    def __init__(self, instances: Path, measurements: Path, info: Path) -> None:
+    def __init__(
+        self, instances: Path, measurements: Path, info: Path, class_colors: Mapping[str, str] | None = None
+    ) -> None:
         self.info = SlideInfo.read(info)
         same_slide(self.info.slide, read_metadata(instances, STITCHED_FORMAT)["slide"], instances)
         metadata = read_metadata(instances, STITCHED_FORMAT)
         read_metadata(measurements, MEASUREMENTS_FORMAT)
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
+        self.colors = colors_of(self.classes, class_colors or {})
         self._paths = (instances, measurements)
         self.count: int = pq.read_metadata(instances).num_rows
         rows, schema = pq.read_metadata(measurements).num_rows, pq.read_schema(measurements)

@@ -57,8 +57,8 @@ class MergedPoints:
     ----------
     points : (n,) in working px, ordered by owner, then as they were found.
     owner : (n,) int64 position among the kept tiles of the one that decodes it.
-    counts : how many points were "proposed", left out as "beyond_slide" or "near_border", "suppressed" as
-        repeats of others; the rest are the "objects".
+    counts : how many points were "proposed", left out as "beyond_slide" (or the kept tiles) or "near_border",
+        "suppressed" as repeats of others; the rest are the "objects".
     """
 
     points: Proposals
@@ -104,10 +104,10 @@ def merge_points(
     inside = ((xy >= 0) & (xy < (tiling.width, tiling.height))).all(axis=1)
     near = inside & seen_better(xy, (ordered.tile_row, ordered.tile_col), tiles, tiling)
     owner = point_owners(xy, tiles, tiling)
-    candidates = ordered.take(inside & ~near & (owner >= 0))
+    usable = inside & ~near & (owner >= 0)
+    candidates, owner = ordered.take(usable), owner[usable]
     kept = merge(candidates.points) if len(candidates) else np.empty(0, np.int64)
-    merged = candidates.take(kept)
-    owner = point_owners(merged.points.xy, tiles, tiling)
+    merged, owner = candidates.take(kept), owner[kept]
     order = np.argsort(owner, kind="stable")
     counts = {
         "proposed": len(found),

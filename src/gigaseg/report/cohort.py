@@ -123,7 +123,9 @@ def _prompts(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """What became of the prompts of the slides that have some."""
     rows = [{"slide": str(s["slide"]), **_flat(s["prompts"])} for s in summaries if s.get("prompts")]
     columns = list(dict.fromkeys(name for row in rows for name in row)) or ["slide"]
-    return table("Prompts: objects in kept tiles and what became of them; then what the file held", rows, columns)
+    return table(
+        "Prompts: objects in kept tiles and what became of them; then what the file held or was proposed", rows, columns
+    )
 
 
 def _flat(prompts: Mapping[str, Any]) -> dict[str, str]:

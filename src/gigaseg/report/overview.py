@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageColor, PngImagePlugin
 
 from gigaseg import __version__
 from gigaseg.errors import ConfigError
-from gigaseg.export.palette import class_color
+from gigaseg.export.palette import class_colors as colors_of
 from gigaseg.files import atomic, read_metadata, read_parquet, same_slide
 from gigaseg.instances.table import STITCHED_FORMAT, read_instances
 from gigaseg.report import layers, legend
@@ -53,6 +54,7 @@ def overview(
     instance_color: str = "#00c853",
     foreground_color: str = "#ff9100",
     grid_color: str = "#2962ff",
+    class_colors: Mapping[str, str] | None = None,
 ) -> None:
     """Draw a slide with all that was found in it, as PNG.
 
@@ -65,6 +67,7 @@ def overview(
     long_side : of the thumbnail, px.
     instance_color : as "#rrggbb", of the first class; further classes have the colours of the exports.
     foreground_color, grid_color : as "#rrggbb".
+    class_colors : as "#rrggbb", of classes by name; they go before the others.
 
     Raises
     ------
@@ -81,6 +84,10 @@ def overview(
     same_slide(slide_info.slide, tiles.slide, grid)
     same_slide(slide_info.slide, read_metadata(instances, STITCHED_FORMAT)["slide"], instances)
     boxes, counts = _boxes(instances)
+    chosen = class_colors or {}
+    of_class = colors_of(list(counts), chosen)
+    if next(iter(counts), None) not in (None, *chosen):
+        of_class[0] = colors["instance_color"]
     slide = open_slide(slide_info)
     try:
         picture = thumbnail(slide, long_side)
@@ -88,7 +95,7 @@ def overview(
         slide.close()
     scale = (slide_info.width / picture.shape[1], slide_info.height / picture.shape[0])
     em = max(12, round(max(picture.shape[:2]) / 80))
-    items = _draw_instances(picture, slide_info, scale, boxes, counts, instances, colors["instance_color"], em)
+    items = _draw_instances(picture, slide_info, scale, boxes, counts, instances, of_class, em)
     items.append(_draw_grid(picture, tiles, scale, colors["grid_color"], em))
     items.append(_draw_foreground(picture, mask, scale, colors["foreground_color"], em))
     step = slide_info.pixel_size[0] * scale[0]
@@ -120,7 +127,7 @@ def _draw_instances(
     boxes: npt.NDArray[np.float64],
     counts: dict[str, int],
     instances: Path,
-    first: Rgb,
+    colors: Sequence[Rgb],
     em: int,
 ) -> list[legend.Item]:
     size = (boxes[:, 2:] - boxes[:, :2]) / scale
@@ -130,8 +137,7 @@ def _draw_instances(
     found, _ = read_instances(instances, stitched=True)
     rings = layers.rings(found.geometry, scale)
     items = []
-    for index, (name, count) in enumerate(counts.items()):
-        color = class_color(index) if index else first
+    for index, ((name, count), color) in enumerate(zip(counts.items(), colors, strict=True)):
         mine = [rings[i] for i in np.flatnonzero(found.class_index == index)]
         layers.draw_instances(picture, mine, color, outlined=median >= OUTLINE_FROM_PX)
         items.append(legend.swatch(f"{name}: {count:,}", color, em))
