@@ -58,7 +58,8 @@ def deform(x: Tensor, offsets: Tensor, modulation: Tensor, weight: Tensor) -> Te
     n, _, h, w = x.shape
     out = weight.shape[0]
     taps = F.conv2d(x, weight.permute(2, 3, 0, 1).reshape(TAPS * out, -1, 1, 1))
-    place = offsets.view(n, TAPS, 2, h, w)
+    exact = torch.promote_types(taps.dtype, torch.float32)  # in half precision places would be off by whole px
+    place = offsets.to(exact).view(n, TAPS, 2, h, w)
     y = (
         torch.arange(h, device=x.device).view(1, 1, h, 1)
         + torch.arange(-1, 2, device=x.device).repeat_interleave(3)[None, :, None, None]
@@ -67,10 +68,9 @@ def deform(x: Tensor, offsets: Tensor, modulation: Tensor, weight: Tensor) -> Te
         torch.arange(w, device=x.device).view(1, 1, 1, w)
         + torch.arange(-1, 2, device=x.device).repeat(3)[None, :, None, None]
     )
-    grid = torch.stack(
-        [(2 * (across + place[:, :, 1]) + 1) / w - 1, (2 * (y + place[:, :, 0]) + 1) / h - 1], dim=-1
-    ).to(taps.dtype)
+    grid = torch.stack([(2 * (across + place[:, :, 1]) + 1) / w - 1, (2 * (y + place[:, :, 0]) + 1) / h - 1], dim=-1)
     seen = F.grid_sample(
-        taps.view(n * TAPS, out, h, w), grid.view(n * TAPS, h, w, 2), padding_mode="zeros", align_corners=False
-    )
+        taps.view(n * TAPS, out, h, w).to(exact), grid.view(n * TAPS, h, w, 2), padding_mode="zeros",
+        align_corners=False,
+    )  # fmt: skip
     return (seen.view(n, TAPS, out, h, w) * modulation[:, :, None]).sum(1)

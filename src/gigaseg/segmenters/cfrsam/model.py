@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gigaseg.errors import CheckpointError
 from gigaseg.sam.config import SamConfig
 from gigaseg.sam.decoder import Decoded
 from gigaseg.sam.encoder import Encoded, encode, neck
 from gigaseg.segmenters.cfrsam.config import CfrSamConfig
-from gigaseg.segmenters.cfrsam.fusion import Fusion, level_blocks
+from gigaseg.segmenters.cfrsam.fusion import LEVELS, Fusion, level_blocks
 from gigaseg.segmenters.cfrsam.mala import MalaAdapter
 from gigaseg.segmenters.cfrsam.refine import ImageMaps, Refinement
 
@@ -33,10 +34,17 @@ class Added(nn.Module):
     mala : adapters of the encoder, or None.
     fusion : of its levels.
     refine : of masks, or None.
+
+    Raises
+    ------
+    CheckpointError
+        SAM has too few blocks, or patches or channels that the refinement does not suit.
     """
 
     def __init__(self, config: CfrSamConfig, sam: SamConfig) -> None:
         super().__init__()
+        if sam.depth < LEVELS and config.fusion != "last":
+            raise CheckpointError(f"cfrsam: a SAM of {sam.depth} blocks, accepted with fused levels: at least {LEVELS}")
         adapted = config.kernels != "none"
         self.mala = MalaAdapter(sam.depth, sam.embed_dim, config.rank, config.kernels) if adapted else None
         self.fusion = Fusion(sam.prompt_dim, config.fusion)

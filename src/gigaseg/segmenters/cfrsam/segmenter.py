@@ -71,6 +71,7 @@ class CfrSam(OverSam[Loaded]):
         windows = [
             window
             for i, prompts in enumerate(batch.prompts)
+            if len(prompts.id)
             for window in windows_of(i, shape, prompts.points[:, 0], side)
         ]
         step = _step(batch.images, len(batch.tiles))
