@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from gigaseg.train.batches import collate
@@ -64,3 +65,15 @@ class Foreground:
 
     def card(self):
         return {"crop": self.crop}
+
+
+def write_discs(folder, splits=("train", "val", "val")):
+    """Write a data set of the plain layout: an image of three discs, s0 and so on, for each of the splits."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for seed in range(len(splits)):
+        image, labels = discs(seed, side=64, count=3)
+        Image.fromarray(image).save(folder / "images" / f"s{seed}.png")
+        Image.fromarray(labels.astype(np.uint16)).save(folder / "labels" / f"s{seed}.png")
+    rows = [f"s{seed}\t{split}\n" for seed, split in enumerate(splits)]
+    (folder / "index.tsv").write_text("".join(["image\tsplit\n", *rows]))

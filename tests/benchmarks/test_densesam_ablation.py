@@ -3,13 +3,11 @@
 import importlib
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from cohorts import ROOT
 from samples import write_random_sam
-from training import discs
+from training import write_discs
 
 QUICK = [
     *("--steps=2", "--batch=1", "--crop=64", "--views=fixed", "--smallest=18", "--largest=18", "--points=100"),
@@ -22,13 +20,7 @@ def run(tmp_path, monkeypatch):
     """Runs it on three images, of which two are measured; gives the page and what the JSON file holds."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     ablation = importlib.import_module("densesam_ablation")
-    for part in ("images", "labels"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-    for seed in range(3):
-        image, labels = discs(seed, side=64, count=3)
-        Image.fromarray(image).save(tmp_path / "data" / "images" / f"s{seed}.png")
-        Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "data" / "labels" / f"s{seed}.png")
-    (tmp_path / "data" / "index.tsv").write_text("image\tsplit\ns0\ttrain\ns1\tval\ns2\tval\n")
+    write_discs(tmp_path / "data")
     write_random_sam(tmp_path / "sam.safetensors")
 
     def run(*words):

@@ -34,35 +34,42 @@ def middles_iou(adapted: Adapted, samples: Sequence[Sample], training: CfrSamTra
     ``iou`` of the final and ``coarse_iou`` of SAM's own masks, means over the objects of all crops; ``iou/GROUP``;
     ``images``; ``score``, the first of them.
     """
-    backend, added = adapted.backend, adapted.added
-    stride = backend.config.patch // 4
-    rows: list[tuple[str, float, float]] = []
-    middle = math.sqrt(training.smallest * training.largest)
-    for sample in samples:
-        rng = np.random.default_rng(0)
-        height, width = sample.labels.shape
-        scale = middle / sample.diameter if sample.diameter > 0 else 1.0
-        matrix = affine(scale, 0.0, False, (width / 2, height / 2), training.crop)
-        item = crop(sample, matrix, training.crop, rng)
-        if not len(item.ids):
-            continue
-        batch = collate([item], training.objects, rng).to(backend.device)
-        with backend.running():
-            seen = encode_images(backend.model, added, normalise(batch.images, backend.config))
-            sets = point_sets(batch.image, batch.centres - 0.5)
-            decoded = decode(
-                backend.model, seen.encoded, sets, window=training.window or None, features=seen.maps is not None
-            )
-            truth = targets(batch, decoded.origin, tuple(decoded.logits.shape[-2:]), stride).float()
-            rough = mask_iou(coarse(decoded.logits, stride)[:, 0], truth)
-            fine = rough
-            if seen.maps is not None:
-                fine = mask_iou(refined(added, decoded, seen.maps, batch.image)[0].logits[:, 0], truth)
-        rows += [(sample.group, one, other) for one, other in zip(fine.tolist(), rough.tolist())]
+    rows = [(sample.group, *both) for sample in samples for both in sample_ious(adapted, sample, training)]
     found = {"iou": _mean([row[1] for row in rows]), "coarse_iou": _mean([row[2] for row in rows])}
     for group in sorted({row[0] for row in rows} - {""}):
         found[f"iou/{group}"] = _mean([row[1] for row in rows if row[0] == group])
     return {**found, "images": float(len(samples)), "score": found["iou"]}
+
+
+def sample_ious(adapted: Adapted, sample: Sample, training: CfrSamTraining) -> list[tuple[float, float]]:
+    """IoU of the final and of SAM's own mask of each object, as `middles_iou` sees one sample; none without objects.
+
+    Parameters
+    ----------
+    training : with a window that is not -1, as `CfrSamMethod.training` has it.
+    """
+    backend, added = adapted.backend, adapted.added
+    stride = backend.config.patch // 4
+    rng = np.random.default_rng(0)
+    height, width = sample.labels.shape
+    middle = math.sqrt(training.smallest * training.largest)
+    scale = middle / sample.diameter if sample.diameter > 0 else 1.0
+    item = crop(sample, affine(scale, 0.0, False, (width / 2, height / 2), training.crop), training.crop, rng)
+    if not len(item.ids):
+        return []
+    batch = collate([item], training.objects, rng).to(backend.device)
+    with backend.running():
+        seen = encode_images(backend.model, added, normalise(batch.images, backend.config))
+        sets = point_sets(batch.image, batch.centres - 0.5)
+        decoded = decode(
+            backend.model, seen.encoded, sets, window=training.window or None, features=seen.maps is not None
+        )
+        truth = targets(batch, decoded.origin, tuple(decoded.logits.shape[-2:]), stride).float()
+        rough = mask_iou(coarse(decoded.logits, stride)[:, 0], truth)
+        fine = rough
+        if seen.maps is not None:
+            fine = mask_iou(refined(added, decoded, seen.maps, batch.image)[0].logits[:, 0], truth)
+    return list(zip(fine.tolist(), rough.tolist()))
 
 
 def _mean(values: Sequence[float]) -> float:
