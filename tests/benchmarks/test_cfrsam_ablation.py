@@ -30,7 +30,7 @@ QUICK = [
 def points(tmp_path):
     """A point learner that has learnt nothing, and sees objects in many places."""
     torch.manual_seed(0)
-    config = PointsConfig(widths=(4, 4, 8, 8), channels=8, levels=2, spacing=16)
+    config = PointsConfig(widths=(8, 8, 8, 8), channels=8, levels=2, spacing=16)
     net = build_points(config)
     with torch.no_grad():
         for parameter in net.parameters():

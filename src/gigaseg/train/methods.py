@@ -161,7 +161,7 @@ def _cfrsam(training: CfrSamTraining, sam: str | None) -> Method:
     return CfrSamMethod(training, sam)
 
 
-def _cfrsam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> list[dict[str, float]]:
+def _cfrsam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> Measured:
     from gigaseg.train.cfrsam.evaluate import checkpoint_figures
 
     return checkpoint_figures(checkpoint, samples, device, precision)

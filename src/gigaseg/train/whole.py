@@ -69,7 +69,7 @@ def look(
     """
     if side is not None:
         return letterboxed(segmenter, sample.image, side, device)
-    scale = _scale(sample, diameter)
+    scale = scale_of(sample, diameter)
     return segment_image(segmenter, sample.image, scale=scale, tile=tile, overlap=overlap, device=device)
 
 
@@ -117,7 +117,8 @@ def segmentation_figures(
     return {**figures, "pooled_f1": total.dice, "pooled_iou": total.iou, "images": float(len(samples))}
 
 
-def _scale(sample: Sample, diameter: float | None) -> float:
+def scale_of(sample: Sample, diameter: float | None) -> float:
+    """Factor that gives a sample's objects this median diameter, px, within `SCALES`; 1 without one."""
     if diameter is None or not sample.diameter > 0:
         return 1.0
     return float(np.clip(diameter / sample.diameter, *SCALES))

@@ -190,7 +190,7 @@ def test_it_is_trained_measured_and_resumed_by_one_line(folder, tmp_path):
     [
         (["--backbone=vgg"], "--backbone is 'vgg', accepted: light, convnext_small"),
         (["--smallest=40", "--largest=20"], "--smallest is 40, accepted: at most --largest (20)"),
-        (["--widths", "8", "8"], "--widths is '(8, 8)', accepted: four whole numbers from 4 to 4096"),
+        (["--widths", "8", "8"], "--widths is '(8, 8)', accepted: four whole numbers from 8 to 4096"),
         (["--classes", "cell", "cell"], "accepted: different names, at least one"),
         (["--classes", "cell", "dead"], "s0.webp: its data set states no classes, accepted: cell, dead"),
         (["--pretrained=x.pth"], "--pretrained: accepted with --backbone convnext_small"),

@@ -26,7 +26,7 @@ SMALL = [
 """At the end of a command that trains: the last of an option counts."""
 
 LIGHT = {
-    "cfrsam-points": ["--backbone=light", "--widths", "4", "8", "8", "8", "--channels=8", "--crop=64"],
+    "cfrsam-points": ["--backbone=light", "--widths", "8", "8", "8", "8", "--channels=8", "--crop=64"],
     "cfrsam": ["--crop=64", "--objects=2"],
 }
 """In place of the paper's models."""

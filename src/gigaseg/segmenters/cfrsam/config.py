@@ -83,8 +83,9 @@ class PointsConfig(_Described):
         config, refuse = cls._read(values, "points")
         if config.backbone not in BACKBONES:
             refuse("backbone", ", ".join(BACKBONES))
-        if len(config.widths) != 4 or not all(type(width) is int and 4 <= width <= 4096 for width in config.widths):
-            refuse("widths", "four whole numbers from 4 to 4096")
+        if len(config.widths) != 4 or not all(type(width) is int and 8 <= width <= 4096 for width in config.widths):
+            # with 4 channels oneDNN writes past the end of a strided convolution's gradient (torch 2.13, AVX2)
+            refuse("widths", "four whole numbers from 8 to 4096")
         for name, low, high in (("channels", 4, 4096), ("levels", 1, 4), ("spacing", 2, 256)):
             if not low <= getattr(config, name) <= high:
                 refuse(name, f"a whole number from {low} to {high}")

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from gigaseg.metrics.score import score_overlap
 from gigaseg.sam.decoder import decode
 from gigaseg.sam.encoder import normalise
 from gigaseg.sam.prompting import point_sets
 from gigaseg.segmenters.cfrsam.checkpoint import Adapted, open_cfrsam
 from gigaseg.segmenters.cfrsam.model import coarse, encode_images, refined
 from gigaseg.segmenters.cfrsam.segmenter import CfrSam
+from gigaseg.segmenters.whole import segment_objects
 from gigaseg.train.batches import collate
 from gigaseg.train.cfrsam.config import CfrSamTraining
+from gigaseg.train.cfrsam.protocol import protocol_figures
 from gigaseg.train.crops import affine, crop
 from gigaseg.train.data import Sample
 from gigaseg.train.losses import mask_iou
-from gigaseg.train.whole import FIGURES, overlap
+from gigaseg.train.methods import Measured
+from gigaseg.train.whole import scale_of
 from gigaseg.train.windows import targets
 
 
@@ -76,19 +78,23 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def checkpoint_figures(
-    checkpoint: Path, samples: Sequence[Sample], device: str, precision: str
-) -> list[dict[str, float]]:
-    """`FIGURES` of each sample, scaled to the segmenter's nominal object diameter as the truth has it.
+def checkpoint_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> Measured:
+    """Figures of the published protocols, of images seen as the training's validation sees them.
+
+    They are scaled to the segmenter's nominal object diameter, as the truth has it, or with ``native`` on the card as
+    they are.
 
     Raises
     ------
     CheckpointError
         The checkpoint is missing or damaged, has no point learner, or its base is not there.
     """
-    segmenter = CfrSam.of(open_cfrsam(checkpoint, device, precision=precision))
-    rows = []
+    loaded = open_cfrsam(checkpoint, device, precision=precision)
+    training = loaded.card.get("training", {})
+    segmenter = CfrSam.of(loaded, {name: training[name] for name in ("radius", "use_mask") if name in training})
+    native = bool(training.get("native"))
+    found = []
     for sample in samples:
-        scores = score_overlap(overlap(segmenter, sample, None, device), (0.5,))
-        rows.append({name: scores[name] for name in FIGURES})
-    return rows
+        scale = 1.0 if native else scale_of(sample, segmenter.card.object_diameter)
+        found.append(segment_objects(segmenter, sample.image, scale=scale, device=device))
+    return protocol_figures(samples, found, segmenter.card.classes)

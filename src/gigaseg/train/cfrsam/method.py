@@ -26,6 +26,7 @@ from gigaseg.train.base import Base
 from gigaseg.train.batches import Batch, collate
 from gigaseg.train.card import history
 from gigaseg.train.cfrsam.config import CfrSamTraining
+from gigaseg.train.cfrsam.crops import diameters
 from gigaseg.train.cfrsam.losses import Weights, inner_boundary, mask_losses, total
 from gigaseg.train.cfrsam.prompts import prompt_points, told_points
 from gigaseg.train.colour import vary
@@ -133,7 +134,7 @@ class CfrSamMethod:
     def prepare(self, sample: Sample, rng: np.random.Generator) -> Crop:
         """A random crop at a random object scale."""
         t = self.training
-        return crop(sample, random_affine(sample, t.crop, rng, (t.smallest, t.largest)), t.crop, rng)
+        return crop(sample, random_affine(sample, t.crop, rng, diameters(t, sample)), t.crop, rng)
 
     def collate(self, items: Sequence[Crop], rng: np.random.Generator) -> Batch:
         """Crops to a batch, with at most `objects` objects each."""
@@ -214,7 +215,9 @@ class CfrSamMethod:
             return middles_iou(adapted, some, self.training)
         points = replace(self._points, net=cast(PointNet, model.points))
         loaded = Loaded(points, self.cfrsam, self.card(), lambda: adapted)
-        found = segmentation_figures(CfrSam.of(loaded, {"window": self.training.window}), some, device=str(device))
+        t = self.training
+        segmenter = CfrSam.of(loaded, {"window": t.window, "radius": t.radius, "use_mask": t.use_mask})
+        found = segmentation_figures(segmenter, some, device=str(device), native=t.native)
         return {**found, "score": found["aji"]}
 
     def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class CfrPointsTraining:
     """
 
     backbone: str = key("light", "light: ours, for CPUs; convnext_small: the paper's, by timm", choices=BACKBONES)
-    widths: tuple[int, ...] = key((32, 64, 128, 192), "channels of a light backbone at strides 4, 8, 16, 32", low=4)
+    widths: tuple[int, ...] = key((32, 64, 128, 192), "channels of a light backbone at strides 4, 8, 16, 32", low=8)
     channels: int = key(64, "channels of the pyramids and heads; paper: 256", low=4, high=4096)
     levels: int = key(3, "finest levels of the pyramid that descriptors are sampled from", low=1, high=4)
     spacing: int = key(8, "of the anchors, px", low=2, high=256)
@@ -38,6 +38,7 @@ class CfrPointsTraining:
     mask: float = key(1.0, "weight of the mask's focal loss", low=0)
     pretrained: str | None = key(None, "file of timm's weights that a convnext_small begins with (default: none)")
     start: str | None = key(None, "checkpoint of this method to go on from, by name or file")
+    native: bool = key(False, "crops and images that validate are seen at their own scale, not by their objects' size")
     radius: float = key(12.0, "validation: px within which a point and an object's are one, at 26 px an object", low=0)
     suppression: float = key(12.0, "validation: px within which the likelier point suppresses the other", low=0)
     use_mask: bool = key(False, "validation: leave points out where the mask says background")

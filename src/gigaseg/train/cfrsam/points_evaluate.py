@@ -146,6 +146,7 @@ def point_figures(
     net: PointNet,
     samples: Sequence[Sample],
     *,
+    diameter: float | None = DIAMETER,
     radius: float = 12.0,
     suppression: float = 12.0,
     use_mask: bool = False,
@@ -155,8 +156,8 @@ def point_figures(
 
     Parameters
     ----------
-    radius : px within which points are one, images being scaled to `DIAMETER`.
-    suppression, use_mask : as `look` takes them.
+    radius : px within which points are one, at the scale of `diameter`.
+    diameter, suppression, use_mask : as `look` takes them.
     thresholds : the one with the best score is picked, the first among equals.
 
     Returns
@@ -165,7 +166,10 @@ def point_figures(
     over images; ``images``; ``score``: f1, of several classes the mean of theirs. Undefined figures are 0.
     """
     names = net.config.classes if len(net.config.classes) > 1 else ()
-    seen = [look(net, s, suppression=suppression, use_mask=use_mask, least=min(thresholds)) for s in samples]
+    seen = [
+        look(net, s, diameter=diameter, suppression=suppression, use_mask=use_mask, least=min(thresholds))
+        for s in samples
+    ]
     table = [[greedy_counts(one.truth, one.above(t), len(names), radius) for one in seen] for t in thresholds]
 
     def f1_of(rows: Sequence[tuple[Counts, list[Counts]]], k: int | None = None) -> float:
@@ -218,6 +222,7 @@ def checkpoint_figures(
     seeing = {
         name: training.get(name, getattr(CfrPointsTraining, name)) for name in ("radius", "suppression", "use_mask")
     }
+    seeing["diameter"] = None if training.get("native") else DIAMETER
     radius, names = seeing.pop("radius"), loaded.config.classes if len(loaded.config.classes) > 1 else ()
     rows = []
     with loaded.running():

@@ -19,8 +19,9 @@ from gigaseg.segmenters.cfrsam.points import PointNet, build_points, normalised
 from gigaseg.segmenters.cfrsam.points_checkpoint import PREFIX, points_from
 from gigaseg.train.batches import Batch, collate
 from gigaseg.train.card import history
+from gigaseg.train.cfrsam.crops import diameters
 from gigaseg.train.cfrsam.points_config import CfrPointsTraining
-from gigaseg.train.cfrsam.points_evaluate import point_figures
+from gigaseg.train.cfrsam.points_evaluate import DIAMETER, point_figures
 from gigaseg.train.cfrsam.points_losses import point_losses
 from gigaseg.train.cfrsam.points_truth import with_points
 from gigaseg.train.colour import vary
@@ -119,7 +120,7 @@ class CfrPointsMethod:
     def prepare(self, sample: Sample, rng: np.random.Generator) -> Crop:
         """A random crop at a random object scale; centres are the points that stand for the objects."""
         t = self.training
-        matrix = random_affine(sample, t.crop, rng, (t.smallest, t.largest))
+        matrix = random_affine(sample, t.crop, rng, diameters(t, sample))
         return with_points(crop(sample, matrix, t.crop, rng, classes=t.classes))
 
     def collate(self, items: Sequence[Crop], rng: np.random.Generator) -> Batch:
@@ -150,7 +151,12 @@ class CfrPointsMethod:
         t = self.training
         some = spread(samples, t.validated)
         return point_figures(
-            cast(PointNet, model), some, radius=t.radius, suppression=t.suppression, use_mask=t.use_mask
+            cast(PointNet, model),
+            some,
+            diameter=None if t.native else DIAMETER,
+            radius=t.radius,
+            suppression=t.suppression,
+            use_mask=t.use_mask,
         )
 
     def exported(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
