@@ -40,6 +40,7 @@ class CfrSamTraining:
     objects: int = key(25, "objects of a crop that are prompted, at most", low=1, high=1024)
     focal: float = key(20.0, "weight of the focal loss of masks, coarse and refined", low=0)
     dice: float = key(1.0, "weight of their Dice loss, one ratio for all prompts of a batch", low=0)
+    each: bool = key(False, "ours: focal and Dice loss of each object, so that small ones count; --focal 4 then")
     quality: float = key(1.0, "weight of the squared error of the predicted IoU", low=0)
     boundary: float = key(0.01, "weight of the cross entropy of boundaries", low=0)
     crop: int = key(256, "side of a training crop, px", low=32, high=4096)

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gigaseg.train.losses import focal
+from gigaseg.train.losses import dice, focal
+
+_LEAST_AREA = 100
+"""Px as which a smaller object counts where each does."""
 
 
 @dataclass(frozen=True)
@@ -21,27 +24,30 @@ class Weights:
     boundary: float = 0.01
 
 
-def mask_losses(logits: Tensor, truth: Tensor, quality: Tensor) -> dict[str, Tensor]:
+def mask_losses(logits: Tensor, truth: Tensor, quality: Tensor, *, each: bool = False) -> dict[str, Tensor]:
     """Losses of the masks of n prompts.
 
     Parameters
     ----------
     logits, truth : (n, y, x), the truth 0 or 1.
     quality : (n,) predicted IoU.
+    each : ours: every object counts the same.
 
     Returns
     -------
-    focal : gamma 2, no class weight, mean over all pixels of all prompts.
-    dice : 1 minus one ratio for all prompts together, in which a small object hardly counts.
+    focal : gamma 2, no class weight, mean over all pixels of all prompts; with `each` a mask's sum over twice its area.
+    dice : 1 minus one ratio for all prompts together, in which a small object hardly counts; with `each` the mean.
     quality : mean squared error against the soft IoU of the mask, through which a gradient goes too.
     """
     probability = logits.sigmoid()
     shared, sums = (probability * truth), probability.sum() + truth.sum()
     inside = shared.flatten(1).sum(1)
     union = probability.flatten(1).sum(1) + truth.flatten(1).sum(1) - inside
+    area = truth.flatten(1).sum(1).clamp(min=_LEAST_AREA)
+    spread = 2 * focal(logits, truth, alpha=0.5) * (truth[0].numel() / (2 * area) if each else 1)
     return {
-        "focal": 2 * focal(logits, truth, alpha=0.5).mean(),
-        "dice": 1 - 2 * shared.sum() / (sums + 1e-7),
+        "focal": spread.mean(),
+        "dice": dice(logits, truth).mean() if each else 1 - 2 * shared.sum() / (sums + 1e-7),
         "quality": (quality - inside / (union + 1e-7)).square().mean(),
     }
 

@@ -158,7 +158,7 @@ class CfrSamMethod:
         weights = Weights(t.focal, t.dice, t.quality, t.boundary)
         rough, fine, edges, truth = self._masks(net, seen, part, points)
         with torch.autocast(batch.images.device.type, enabled=False):
-            parts = [mask_losses(some.float(), truth.float(), quality) for some, quality in (rough, fine)]
+            parts = [mask_losses(some.float(), truth.float(), quality, each=t.each) for some, quality in (rough, fine)]
             boundary = None
             if edges is not None:
                 boundary = F.binary_cross_entropy_with_logits(edges.float(), inner_boundary(truth).float())
