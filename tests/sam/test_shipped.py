@@ -9,6 +9,8 @@ from gigaseg.sam.checkpoints import read_checkpoint
 from gigaseg.sam.config import CONFIGS
 from gigaseg.sam.downloads import shipped
 from gigaseg.sam.prompting import box_sets, point_sets
+from gigaseg.segmenters.cfrsam.checkpoint import open_cfrsam
+from gigaseg.segmenters.cfrsam.segmenter import CfrSam
 from gigaseg.segmenters.densesam.checkpoint import open_densesam
 from gigaseg.segmenters.densesam.segmenter import DenseSam
 from gigaseg.segmenters.sac.checkpoint import open_sac
@@ -101,4 +103,18 @@ def test_densesam_finds_generated_nuclei_without_a_prompt(kind, least, most):
     inside, truth = segmenter.probability(tile)[0, 0].numpy() > 0.5, labels > 0
     assert 2 * (inside & truth).sum() / (inside.sum() + truth.sum()) > least
     found = segment_image(segmenter, image)
+    assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < most
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("brightfield", 0.6, 1.6), ("fluorescence", 0.8, 1.3)])
+def test_cfrsam_finds_a_point_and_a_mask_for_generated_nuclei(kind, least, most):
+    image, labels = synthetic_image((384, 384), mpp=0.3, seed=3, kind=kind)
+    if kind == "fluorescence":
+        image = np.repeat((image / image.max() * 255).astype(np.uint8)[..., None], 3, axis=2)
+    loaded = open_cfrsam()
+    assert loaded.config.rank == 64
+    assert 0 < loaded.points.threshold < 1
+    found = segment_image(CfrSam.of(loaded), image, tile=256, overlap=96)
+    truth = labels > 0
+    assert 2 * ((found > 0) & truth).sum() / ((found > 0).sum() + truth.sum()) > least
     assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < most
