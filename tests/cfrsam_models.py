@@ -14,7 +14,7 @@ from sac_models import STILL
 from samples import write_random_sam
 
 POINTS = PointsConfig(widths=(8, 8, 8, 8), channels=8, levels=2, classes=("round", "square"))
-SMALL = {"rank": 4, "crop": 64, "smallest": 16, "largest": 22, "objects": 3, "window": 0, "colour": STILL}
+SMALL = {"rank": 4, "crop": 48, "smallest": 16, "largest": 22, "objects": 3, "window": 0, "colour": STILL}
 
 
 def shaken(module, seed=0, by=0.2):

@@ -170,6 +170,51 @@ def test_a_mask_that_reaches_the_edge_of_its_window_gets_a_larger_one(backend):
     assert torch.equal(full_size(grown, 64)[large], full_size(whole, 64)[large])
 
 
+class Finer:
+    """Doubles the resolution of masks, as SAM does anyway, in pieces of three from the last to the first."""
+
+    def __init__(self):
+        self.sides, self.calls = [], []
+
+    def __call__(self, decoded, image):
+        assert decoded.features.shape == (len(image), 4, *decoded.logits.shape[2:])
+        self.calls.append(len(image))
+        for at in torch.arange(len(image)).flip(0).split(3):
+            self.sides += [decoded.logits.shape[-1]] * len(at)
+            logits = F.interpolate(decoded.logits[at], scale_factor=2.0, mode="bilinear", align_corners=False)
+            yield at, Decoded(logits, 2 * decoded.origin[at], decoded.quality[at])
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+def test_refined_masks_come_in_the_order_of_their_prompts(backend, multimask):
+    encoded = backend.encode(tiles())
+    sets = grid_points(2, 3, (64, 64))
+    plain = backend.masks(encoded, sets, (64, 64), multimask=multimask)
+    finer = Finer()
+    found = backend.masks(encoded, sets, (64, 64), multimask=multimask, refine=finer, fine=2)
+    assert sum(finer.calls) == len(finer.sides) == len(sets)
+    assert len(plain.scores.unique()) == len(sets)
+    assert torch.equal(found.scores, plain.scores)
+    assert (full_size(found, 64) != full_size(plain, 64)).float().mean() < 1e-4
+
+
+def test_a_refined_mask_that_reaches_the_edge_of_its_window_is_refined_again_in_a_larger_one(backend):
+    encoded = backend.encode(tiles())
+    sets = grid_points(2, 3, (64, 64))
+    finer = Finer()
+    found = backend.masks(encoded, sets, (64, 64), window=2, refine=finer, fine=2)
+    assert len(found) == len(sets)
+    assert finer.sides.count(8) == len(sets), "all began in windows of two cells"
+    assert len(finer.sides) > len(sets), "nothing had to grow"
+    whole = backend.masks(encoded, sets, (64, 64), refine=Finer(), fine=2)
+    large = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(1) > 4 * 8
+    assert large.any()
+    assert torch.equal(full_size(found, 64)[large], full_size(whole, 64)[large])
+    once = Finer()
+    backend.masks(encoded, sets, (64, 64), window=2, grow=False, refine=once, fine=2)
+    assert once.sides == [8] * len(sets)
+
+
 def test_edges_of_the_image_are_no_reason_to_grow():
     logits = torch.full((4, 1, 8, 8), -1.0)
     logits[0, 0, 0, 3] = logits[1, 0, 7, 3] = logits[2, 0, 4, 7] = logits[3, 0, 4, 4] = 1

@@ -149,7 +149,7 @@ def test_prompts_of_windows_are_seen_in_them_alone_and_masks_lie_in_the_tile(loa
 
 
 def test_windows_are_as_large_as_the_training_s_crops_unless_objects_have_their_own(loaded, tmp_path_factory):
-    assert CfrSam.of(loaded)._window_side() == 64
+    assert CfrSam.of(loaded)._window_side() == 48
     assert CfrSam.of(loaded, {"crop": 0})._window_side() == 0
     assert CfrSam.of(loaded, {"crop": 100})._window_side() == 100
     windowed = open_cfrsam(write_random_cfrsam(tmp_path_factory.mktemp("windowed"), window=6))

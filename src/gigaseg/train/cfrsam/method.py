@@ -149,11 +149,11 @@ class CfrSamMethod:
             pixels = normalise(varied, self.config)
         told = told_points(batch, self._found(net.points.eval(), varied)) if self._points and t.told else None
         rows, points = prompt_points(batch, told, t.told, t.random, rng)
-        seen = encode_images(net, net.cfrsam, pixels)
-        names = ("loss", "focal", "dice", "quality", "boundary", "coarse")
         if not len(rows):  # every process takes its step
-            zero = seen.encoded.embedding.sum() * 0
+            zero = net.mask_decoder.iou_token.weight.sum() * 0  # what trains in any configuration
+            names = ("loss", "focal", "dice", "quality", "boundary", "coarse")
             return {name: zero if name == "loss" else zero.detach() for name in names}
+        seen = encode_images(net, net.cfrsam, pixels)
         part = batch[rows]
         weights = Weights(t.focal, t.dice, t.quality, t.boundary)
         rough, fine, edges, truth = self._masks(net, seen, part, points)
