@@ -16,7 +16,7 @@ from gigaseg.sam.encoder import encode
 from gigaseg.sam.model import build
 from gigaseg.sam.prompting import embed_prompts, point_sets
 from gigaseg.segmenters.cfrsam.config import CfrSamConfig
-from gigaseg.segmenters.cfrsam.model import MARGIN, Added, Refiner, around, coarse, encode_images, refined
+from gigaseg.segmenters.cfrsam.model import Added, Refiner, around, coarse, encode_images, reach, refined
 from gigaseg.segmenters.cfrsam.refine import Refinement
 from sam_models import TINY, random_model
 
@@ -228,7 +228,7 @@ def test_without_a_refinement_there_is_nothing_to_refine_with(sam, pixels):
 
 @torch.no_grad()
 def test_in_a_square_around_it_a_mask_is_the_one_of_its_whole_window():
-    """Up to `MARGIN` px inside, which its convolutions do not reach beyond; what does not fit is refined whole."""
+    """Up to `reach` px inside, which its convolutions do not reach beyond; what does not fit is refined whole."""
     stage = stage_of()
     net: Refinement = stage.refine
     generator = torch.Generator().manual_seed(0)
@@ -242,15 +242,16 @@ def test_in_a_square_around_it_a_mask_is_the_one_of_its_whole_window():
     features = torch.randn(3, 4, side // 2, side // 2, generator=generator)
     image = torch.zeros(3, dtype=torch.int64)
     decoded = Decoded(logits, torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 1), features)
-    whole = joined(list(Refiner(stage, maps)(decoded, image)))
+    whole = joined(list(Refiner(stage, maps, 0)(decoded, image)))
     pieces = {int(i): (part, k) for at, part in Refiner(stage, maps, 80)(decoded, image) for k, i in enumerate(at)}
     assert sorted(pieces) == [0, 1, 2]
     assert [tuple(pieces[i][0].logits.shape[2:]) for i in range(3)] == [(80, 80), (128, 128), (80, 80)]
     for i, (part, k) in pieces.items():
         x, y = part.origin[k].tolist()
         rows, cols = part.logits.shape[2:]
-        y0, x0 = (0 if start == 0 else MARGIN for start in (y, x))
-        y1, x1 = (n if start + n == side else n - MARGIN for start, n in ((y, rows), (x, cols)))
+        margin = reach(stage.fine)
+        y0, x0 = (0 if start == 0 else margin for start in (y, x))
+        y1, x1 = (n if start + n == side else n - margin for start, n in ((y, rows), (x, cols)))
         assert x1 > x0 + 16
         assert y1 > y0 + 16
         expected = whole[i, 0, y + y0 : y + y1, x + x0 : x + x1]
