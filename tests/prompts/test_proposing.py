@@ -12,7 +12,7 @@ import tifffile
 
 from gigaseg.cli import main
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
-from gigaseg.errors import FormatError, SegmenterError
+from gigaseg.errors import FormatError, SegmenterError, UpstreamFailure
 from gigaseg.files import read_metadata
 from gigaseg.instances.propose import propose
 from gigaseg.instances.segment import segment
@@ -253,6 +253,20 @@ def test_by_hand(small, spots, tmp_path, capsys):
     assert "segmenter 'watershed' proposes no points; accepted" in capsys.readouterr().err
     assert main(["prompt", *where, "--out", prompts]) == 2
     assert "--foreground is missing" in capsys.readouterr().err
+
+
+def test_a_failed_slide_is_passed_on(small, spots, tmp_path):
+    folder, _, _ = small
+    make_grid(folder, tmp_path, 128, 32)
+    where = [str(folder / "slide.json"), str(tmp_path / "grid.parquet")]
+    points, prompts = (str(tmp_path / name) for name in ("p.parquet", "prompts.parquet"))
+    wrong = ["--segmenter=spots", "--shard=7", "--out", points, "--record-failure"]
+    assert main(["propose", *where, *wrong]) == 0
+    after = ["--proposals", points, "--segmenter=spots", "--out", prompts, "--record-failure"]
+    assert main(["prompt", *where, *after]) == 0
+    with pytest.raises(UpstreamFailure, match="shard 7 is outside") as caught:
+        PromptTable.read(prompts)
+    assert caught.value.step == "propose"
 
 
 def test_points_of_a_file_are_not_taken_for_proposed_ones(small, spots, tmp_path):
