@@ -227,7 +227,8 @@ class Backend:
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
         threshold : of the logits.
         detail : (b, C / 8, 4 h, 4 w) features of the images for all their masks (`gigaseg.sam.detail`).
-        refine, fine : makes other masks of decoded ones, on a grid finer than the low-res one by a whole factor.
+        refine, fine : makes other masks of decoded ones, on a grid finer than the low-res one by a whole factor, once
+            they have their window.
 
         Returns
         -------
@@ -239,7 +240,7 @@ class Backend:
         with self.running():
             for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
                 several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
-                for at, decoded in self._windows(encoded, some, several, window, grow, threshold, detail, refine, fine):
+                for at, decoded in self._windows(encoded, some, several, window, grow, threshold, detail, refine):
                     grid = (4 * h * fine, 4 * w * fine)
                     parts.append(crop_masks(decoded, self.input_shape(tile_shape), tile_shape, grid, threshold))
                     order.append(index[at])
@@ -258,7 +259,6 @@ class Backend:
         threshold: float,
         detail: Tensor | None,
         refine: Refine | None,
-        fine: int,
     ) -> Iterator[tuple[Tensor, Decoded]]:
         """Positions and decoded masks, window size by window size; each set once."""
         channels, h, w = encoded.embedding.shape[1:]
@@ -280,16 +280,17 @@ class Backend:
                 )
                 decoded = with_detail(decoded, detail, some.image)
                 decoded = best(decoded) if several else decoded
-                whole = torch.arange(len(positions), device=self.device)
-                for rows, found in [(whole, decoded)] if refine is None else refine(decoded, some.image):
-                    at = positions[rows]
-                    if small and grow:
-                        cut = reaches_edge(found, (4 * h * fine, 4 * w * fine), threshold)
-                        rest.append(at[cut])
-                        larger = 2 * small if 2 * small < max(h, w) else 0
-                        rest_size.append(torch.full_like(at[cut], larger))
-                        at, found = at[~cut], chosen(found, ~cut)
-                    yield at, found
+                if small and grow:
+                    cut = reaches_edge(decoded, (4 * h, 4 * w), threshold)
+                    rest.append(positions[cut])
+                    larger = 2 * small if 2 * small < max(h, w) else 0
+                    rest_size.append(torch.full_like(positions[cut], larger))
+                    positions, decoded, some = positions[~cut], chosen(decoded, ~cut), some[~cut]
+                if refine is None:
+                    yield positions, decoded
+                elif len(positions):
+                    for rows, found in refine(decoded, some.image):
+                        yield positions[rows], found
             left, size = torch.cat(rest), torch.cat(rest_size)
 
     def _to_input(self, sets: PromptSets, tile_shape: tuple[int, int]) -> PromptSets:

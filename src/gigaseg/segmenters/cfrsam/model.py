@@ -120,8 +120,9 @@ class Refiner:
     Attributes
     ----------
     added, maps : as `refined` takes them.
-    local : px; a mask is refined in a square of this side around its coarse one, where that fits with `reach` on each
-        side, else in its whole window. 0: always in the whole window; -1: 64 px at patches of 8, 96 px at 16.
+    local : px; a mask is refined in a square of this side around its coarse one, or twice, four times, ... the side,
+        the smallest in which that fits with `reach` on each side. 0: always in the whole window; -1: 64 px at patches
+        of 8, 96 px at 16.
     chunk : prompts at a time; None: by memory. The masks are the same for any, but for rounding.
     """
 
@@ -132,18 +133,19 @@ class Refiner:
 
     def __call__(self, decoded: Decoded, image: Tensor) -> Iterator[tuple[Tensor, Decoded]]:
         """Positions among the prompts, and their refined masks."""
-        fine = self.added.fine
+        fine, window = self.added.fine, (decoded.logits.shape[2], decoded.logits.shape[3])
         side = -(-(32 + 16 * fine if self.local < 0 else self.local) // fine)
-        rows, cols = decoded.logits.shape[2:]
-        whole = torch.arange(len(image), device=image.device)
-        if side and (side < rows or side < cols):
-            shape = (min(side, rows), min(side, cols))
-            start, fits = around(decoded.logits[:, 0], shape, reach(fine) / fine)
-            some, whole = whole[fits], whole[~fits]
-            for at in self._pieces(some, shape, decoded):
-                yield at, self._refined(_part(decoded, at, start[at], shape), image[at])
-        for at in self._pieces(whole, (rows, cols), decoded):
-            yield at, self._refined(_part(decoded, at, None, (rows, cols)), image[at])
+        left = torch.arange(len(image), device=image.device)
+        corner = decoded.origin.new_zeros(len(image), 2)
+        while 0 < side < max(window) and len(left):
+            shape = (min(side, window[0]), min(side, window[1]))
+            start, fits = around(decoded.logits[left, 0], shape, reach(fine) / fine)
+            corner[left] = start
+            for at in self._pieces(left[fits], shape, decoded):
+                yield at, self._refined(_part(decoded, at, corner[at], shape), image[at])
+            left, side = left[~fits], 2 * side
+        for at in self._pieces(left, window, decoded):
+            yield at, self._refined(_part(decoded, at, None, window), image[at])
 
     def _pieces(self, at: Tensor, shape: tuple[int, int], decoded: Decoded) -> tuple[Tensor, ...]:
         if not len(at):
