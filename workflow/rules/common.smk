@@ -47,13 +47,19 @@ def slide_path(wildcards):
 
 
 def tile_store(wildcards):
-    """The tile store of the job's shard; nothing when `segment` reads the slide itself."""
+    """The tile store of the job's shard; nothing when the slide itself is read."""
     stored = PLAN.slides[wildcards.slide].stored
     return (
         f"{RESULTS}/{wildcards.slide}/tiles/{wildcards.shard}.zarr.zip"
         if stored
         else []
     )
+
+
+def segmented_tiles(wildcards):
+    """The tile store that `segment` reads; nothing where `propose` has read it, or it would be kept or made again."""
+    proposes = PLAN.slides[wildcards.slide].proposes
+    return [] if proposes else tile_store(wildcards)
 
 
 def slide_prompts(wildcards):

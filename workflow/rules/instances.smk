@@ -2,7 +2,7 @@ rule segment:
     input:
         info=rules.inspect.output.info,
         grid=rules.grid.output.grid,
-        tiles=tile_store,
+        tiles=segmented_tiles,
         prompts=slide_prompts,
     output:
         instances=f"{RESULTS}/{{slide}}/instances/{{shard}}.parquet",
