@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from gigaseg.segmenters.base import Segmenter
 from gigaseg.segmenters.whole import segment_image
 from gigaseg.train.crops import sample_affine, whole_affine
 from gigaseg.train.data import Sample
+
+T = TypeVar("T")
 
 FIGURES = ("pixel_dice", "pixel_iou", "f1_50", "aji", "pq")
 """Figures of an image, by their names in `gigaseg.metrics.score.score_labels`; f1_50 is the paper's DSC."""
@@ -151,8 +154,8 @@ def summary(prefix: str, rows: np.ndarray, groups: np.ndarray) -> dict[str, floa
     return found
 
 
-def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
-    """At most `most` samples (0: all), evenly spread."""
-    if not 0 < most < len(samples):
-        return samples
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]
+def spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most `most` items (0: all), evenly spread."""
+    if not 0 < most < len(items):
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
