@@ -15,6 +15,8 @@ in whole decoding windows and once in squares, and tells how alike the masks are
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -204,9 +206,7 @@ def main() -> None:
     device = torch.device(args.device)
     lines = [
         "# CFR-SAM: what a nucleus costs", "",
-        f"{processor()}; `python benchmarks/cfrsam_cost.py{' --data dsb2018' if args.data else ''}"
-        f"{f' --images {args.images}' if args.images else ''}"
-        f"{' --device ' + args.device if args.device != 'cpu' else ''}`, one thread, fp32.", "",
+        f"{processor()}; `{shlex.join(['python', 'benchmarks/cfrsam_cost.py', *sys.argv[1:]])}`, one thread, fp32.", "",
         f"Refinement of ViT-B on an image of {SIDE} px with {args.prompts} nuclei, the images' parts included; best of "
         f"{args.repeats}.", "",
         "| way | nuclei a second | ms a nucleus | GMACs a nucleus (convolutions) | speed, times the published |",

@@ -8,8 +8,10 @@ from gigaseg.sam.backend import Backend
 from gigaseg.sam.checkpoints import read_checkpoint
 from gigaseg.sam.config import CONFIGS
 from gigaseg.sam.downloads import shipped
+from gigaseg.sam.encoder import normalise
 from gigaseg.sam.prompting import box_sets, point_sets
-from gigaseg.segmenters.cfrsam.checkpoint import open_cfrsam
+from gigaseg.segmenters.cfrsam.checkpoint import open_adapted, open_cfrsam
+from gigaseg.segmenters.cfrsam.model import Refiner, encode_images
 from gigaseg.segmenters.cfrsam.segmenter import CfrSam
 from gigaseg.segmenters.densesam.checkpoint import open_densesam
 from gigaseg.segmenters.densesam.segmenter import DenseSam
@@ -118,3 +120,27 @@ def test_cfrsam_finds_a_point_and_a_mask_for_generated_nuclei(kind, least, most)
     truth = labels > 0
     assert 2 * ((found > 0) & truth).sum() / ((found > 0).sum() + truth.sum()) > least
     assert 0.6 < len(np.unique(found)) / len(np.unique(labels)) < most
+
+
+def test_masks_refined_in_squares_are_those_of_whole_windows():
+    image, labels = synthetic_image((256, 256), mpp=0.3, seed=3, kind="brightfield")
+    points = [[x.mean() + 0.5, y.mean() + 0.5] for y, x in (np.nonzero(labels == n) for n in np.unique(labels)[1:])]
+    adapted = open_adapted("cfrsam-v1")
+    backend, added = adapted.backend, adapted.added
+    sets = point_sets(torch.zeros(len(points), dtype=torch.int64), torch.tensor(np.array(points), dtype=torch.float32))
+    tile = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    found = []
+    with backend.running():
+        seen = encode_images(backend.model, added, normalise(tile, backend.config))
+        for local in (0, -1):
+            refine = Refiner(added, seen.maps, local)
+            masks = backend.masks(seen.encoded, sets, (256, 256), window=10, refine=refine, fine=added.fine)
+            canvas = np.zeros((len(points), 256, 256), bool)
+            for k, (mask, (x0, y0, x1, y1)) in enumerate(zip(masks.unpack(), masks.boxes.tolist())):
+                canvas[k, y0:y1, x0:x1] = mask.numpy()
+            found.append(canvas)
+    whole, squares = found
+    assert whole.any((1, 2)).sum() > 20
+    either = (whole | squares).sum((1, 2))
+    iou = (whole & squares).sum((1, 2))[either > 0] / either[either > 0]
+    assert iou.mean() > 0.99

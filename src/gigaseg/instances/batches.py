@@ -25,6 +25,7 @@ from gigaseg.devices import choose_device
 from gigaseg.errors import FormatError
 from gigaseg.files import digest as content_digest
 from gigaseg.files import read_metadata, same_slide, sha256_file
+from gigaseg.instances.classes import ClassTable
 from gigaseg.processes import end_with_parent
 from gigaseg.prompts.table import PromptTable
 from gigaseg.sam.downloads import base_reference, checked_sha256, checkpoint_path, named_base
@@ -135,7 +136,7 @@ class Parts:
     def beside(cls, out: Path, step: str, format: str, job: Job, side_files: Sequence[str | Path | None] = ()) -> Parts:
         """Those of the shard's table `out`; without a digest what the result depends on is hashed here."""
         state: list[Any] = [job.metadata, job.info.fingerprint, asdict(job.segmenter), job.object_diameter]
-        state += [str(job.tiles), sorted(job.class_names.items())]
+        state += [str(job.tiles), sorted(job.class_names.items()), [[tile.row, tile.col] for tile in job.chosen]]
         state += [sha256_file(path) if path and Path(path).is_file() else None for path in side_files]
         folder = out.parent.parent if out.parent.name in ("instances", "prompts") else out.parent
         return cls(folder / ".parts" / f"{step}-{out.stem}" / (job.metadata["digest"] or content_digest(state)), format)
@@ -242,6 +243,7 @@ class _Worker:
         self._job, self._work, self._parts = job, work, parts
         self._segmenter: Segmenter = load_segmenter(job.card.name, job.context)
         self._source = _open_source(job)
+        ClassTable(self._segmenter.card.classes, job.class_names).check(job.card.name)
 
     def run(self, batch: int) -> None:
         """Do one batch."""

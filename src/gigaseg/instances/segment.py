@@ -157,5 +157,6 @@ def _read_prompts(
 
 def _log_prompts(counts: dict[str, Any]) -> None:
     lost = [f"{counts[name]} {what}" for name, what in FATES.items() if name not in ("objects", "instances")]
-    level = logging.INFO if counts["instances"] == counts["objects"] else logging.WARNING
+    usual = counts["instances"] + counts["faint"] + counts["repeats"]  # of points that a segmenter proposes
+    level = logging.INFO if usual == counts["objects"] else logging.WARNING
     log.log(level, "%d of %d objects have an instance; %s", counts["instances"], counts["objects"], ", ".join(lost))

@@ -9,11 +9,9 @@ import pytest
 
 from gigaseg.cli import main
 from gigaseg.errors import FormatError
-from gigaseg.metrics.detection import Points
-from gigaseg.metrics.images import label_points
 from gigaseg.metrics.pannuke import CLASSES, score_pannuke
 from gigaseg.train import parts
-from gigaseg.train.cfrsam.protocol import point_figures, protocol_figures
+from gigaseg.train.cfrsam.protocol import protocol_figures
 from gigaseg.train.data import Sample, load
 from gigaseg.train.layouts import read_layout
 from gigaseg.train.methods import METHODS
@@ -179,27 +177,6 @@ def test_detection_and_classes_are_pooled_over_the_images():
     assert [figures[f"classification_{k}_hungarian_dead"] for k in kinds] == [0, 0, 0]
     # each class alone: the dead nucleus at (5, 5) is missed, and the one predicted is elsewhere
     assert [figures[f"classification_{k}_greedy_neoplastic"] for k in kinds] == pytest.approx([1 / 2, 1 / 3, 2 / 5])
-
-
-def test_points_are_told_by_the_prompters_protocol(fold):
-    points = [
-        Points(
-            label_points(s.labels, np.arange(1, len(s.classes) + 1)), np.array([CLASSES.index(k) for k in s.classes])
-        )
-        for s in fold[:3]
-    ]
-    figures = protocol_figures(fold[:3], truths(fold[:3]), CLASSES, points=points).figures
-    assert figures["points_f1"].value == figures["points_f1_dead"].value == figures["points_class_f1"].value == 1
-    far = [replace(one, xy=one.xy + (5, 0), class_index=np.zeros_like(one.class_index)) for one in points]
-    near, wide = (point_figures(fold[:3], far, CLASSES, radius=radius) for radius in (3, 12))
-    assert near["points_f1"].value == 0
-    assert wide["points_f1"].value == 1
-    neoplastic = sum(kind == "neoplastic" for s in fold[:3] for kind in s.classes)
-    total = sum(len(s.classes) for s in fold[:3])
-    assert wide["points_precision_neoplastic"].value == pytest.approx(neoplastic / total)
-    assert wide["points_recall_neoplastic"].value == 1
-    assert wide["points_recall_dead"].value == 0
-    assert "points_class_f1" not in point_figures(fold[:3], far)
 
 
 def test_without_classes_there_is_binary_pq_alone(tmp_path):

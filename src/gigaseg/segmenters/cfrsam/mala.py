@@ -112,8 +112,9 @@ def dynamic(z: Tensor, kernels: list[Tensor]) -> Tensor:
         side = round(kernel.shape[1] ** 0.5)
         off = (largest - side) // 2
         total = total + F.pad(kernel.view(b, side, side, h, w), (0, 0, 0, 0, *(off,) * 4))
-    padded = F.pad(z, (largest // 2,) * 4, mode="reflect")
-    return cast(Tensor, _Dynamic.apply(padded, total.flatten(1, 2)))  # type: ignore[no-untyped-call]
+    # some fifty terms add up: in half precision each would be rounded
+    padded = F.pad(z.float() if z.dtype != torch.float64 else z, (largest // 2,) * 4, mode="reflect")
+    return cast(Tensor, _Dynamic.apply(padded, total.flatten(1, 2).to(padded.dtype)))  # type: ignore[no-untyped-call]
 
 
 class _Dynamic(torch.autograd.Function):

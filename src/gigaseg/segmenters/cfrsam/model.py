@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gigaseg.errors import CheckpointError
+from gigaseg.sam.backend import reaches_edge
 from gigaseg.sam.config import SamConfig
 from gigaseg.sam.decoder import Decoded
 from gigaseg.sam.encoder import Encoded, encode, neck
+from gigaseg.sam.masks import chosen
 from gigaseg.segmenters.cfrsam.config import CfrSamConfig
 from gigaseg.segmenters.cfrsam.fusion import LEVELS, Fusion, level_blocks
 from gigaseg.segmenters.cfrsam.mala import MalaAdapter
@@ -22,7 +24,7 @@ from gigaseg.segmenters.cfrsam.refine import ImageMaps, Refinement
 ADDED = "cfrsam."
 """What the names of the added tensors begin with in a checkpoint."""
 
-_ACTIVATIONS = {"cpu": 1 << 22, "cuda": 1 << 28}
+_ACTIVATIONS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Pixels of all windows that are refined at a time, times channels: some 40 floats each are alive at once."""
 
 
@@ -121,8 +123,8 @@ class Refiner:
     ----------
     added, maps : as `refined` takes them.
     local : px; a mask is refined in a square of this side around its coarse one, or twice, four times, ... the side,
-        the smallest in which that fits with `reach` on each side. 0: always in the whole window; -1: 64 px at patches
-        of 8, 96 px at 16.
+        the smallest in which that fits with `reach` on each side and the refined one keeps off the edge. 0: always in
+        the whole window; -1: 64 px at patches of 8, 96 px at 16.
     chunk : prompts at a time; None: by memory. The masks are the same for any, but for rounding.
     """
 
@@ -141,11 +143,21 @@ class Refiner:
             shape = (min(side, window[0]), min(side, window[1]))
             start, fits = around(decoded.logits[left, 0], shape, reach(fine) / fine)
             corner[left] = start
+            more = [left[~fits]]
             for at in self._pieces(left[fits], shape, decoded):
-                yield at, self._refined(_part(decoded, at, corner[at], shape), image[at])
-            left, side = left[~fits], 2 * side
+                found = self._refined(_part(decoded, at, corner[at], shape), image[at])
+                cut = reaches_edge(found, self._grid)
+                more.append(at[cut])
+                yield at[~cut], chosen(found, ~cut)
+            left, side = torch.cat(more).sort().values, 2 * side
         for at in self._pieces(left, window, decoded):
             yield at, self._refined(_part(decoded, at, None, window), image[at])
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Height and width of the final masks' grid of a whole image."""
+        height, width = self.maps.fused.shape[2:]
+        return height * self.added.fine, width * self.added.fine
 
     def _pieces(self, at: Tensor, shape: tuple[int, int], decoded: Decoded) -> tuple[Tensor, ...]:
         if not len(at):

@@ -40,7 +40,7 @@ class CfrSam(OverSam[Loaded]):
     def _set(self, card: Card, loaded: Loaded, options: Mapping[str, Any]) -> None:
         self.card = replace(card, classes=loaded.points.config.classes)
         self.loaded = loaded
-        self.threshold: float = options["threshold"] or loaded.points.threshold
+        self.threshold: float = loaded.points.threshold if options["threshold"] < 0 else options["threshold"]
         self._radius: float = options["radius"]
         self._use_mask: bool = options["use_mask"]
         self._nms: float = options["nms"]

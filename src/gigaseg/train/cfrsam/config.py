@@ -52,7 +52,7 @@ class CfrSamTraining:
         (), "shares of the run at which the learning rate falls to a tenth; none: half a cosine", low=0, high=1
     )
     native: bool = key(False, "crops and images that validate are seen at their own scale, not by their objects' size")
-    radius: float = key(12.0, "validation: px within which the likelier point suppresses the other", low=0)
-    use_mask: bool = key(False, "validation: leave points out where the learner's mask says background")
+    radius: float = key(12.0, "px within which the likelier of the learner's points suppresses the other", low=0)
+    use_mask: bool = key(False, "leave points out where the learner's mask says background")
     validated: int = key(0, "images validated while training, at most, evenly spread; 0: all", low=0)
     colour: ColourConfig = key(ColourConfig, "see ColourConfig")

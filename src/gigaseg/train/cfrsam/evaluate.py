@@ -91,8 +91,9 @@ def checkpoint_figures(checkpoint: Path, samples: Sequence[Sample], device: str,
     """
     loaded = open_cfrsam(checkpoint, device, precision=precision)
     training = loaded.card.get("training", {})
-    segmenter = CfrSam.of(loaded, {name: training[name] for name in ("radius", "use_mask") if name in training})
     native = bool(training.get("native"))
+    options = {name: training[name] for name in ("radius", "use_mask") if name in training}
+    segmenter = CfrSam.of(loaded, {**options, **({"min_contrast": 0.0} if native else {})})
     found = []
     for sample in samples:
         scale = 1.0 if native else scale_of(sample, segmenter.card.object_diameter)

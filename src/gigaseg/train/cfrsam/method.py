@@ -158,7 +158,10 @@ class CfrSamMethod:
         weights = Weights(t.focal, t.dice, t.quality, t.boundary)
         rough, fine, edges, truth = self._masks(net, seen, part, points)
         with torch.autocast(batch.images.device.type, enabled=False):
-            parts = [mask_losses(some.float(), truth.float(), quality, each=t.each) for some, quality in (rough, fine)]
+            parts = [
+                mask_losses(some.float(), truth.float(), quality, each=t.each)
+                for some, quality in ([rough] if fine is None else [rough, fine])
+            ]
             boundary = None
             if edges is not None:
                 boundary = F.binary_cross_entropy_with_logits(edges.float(), inner_boundary(truth).float())
@@ -173,14 +176,16 @@ class CfrSamMethod:
         }
 
     def _found(self, net: PointNet, images: Tensor) -> list[Any]:
-        return propose_points(net, images, threshold=self._points.threshold if self._points else 0.0)
+        threshold = self._points.threshold if self._points else 0.0
+        t = self.training
+        return propose_points(net, images, threshold=threshold, radius=t.radius, use_mask=t.use_mask)
 
     def _masks(
         self, model: Any, seen: Images, part: Batch, points: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor | None, Tensor]:
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None, Tensor | None, Tensor]:
         """Coarse and refined logits (n, y, x) with their predicted IoU, boundaries, and the truth, all in windows.
 
-        Without a refinement the coarse ones stand for both.
+        Without a refinement there are the coarse ones alone.
         """
         added = cast(Added, model.cfrsam)
         sets = point_sets(part.image, points - 0.5)
@@ -192,7 +197,7 @@ class CfrSamMethod:
         quality = decoded.quality[:, 0]
         rough = coarse(decoded.logits, stride)[:, 0]
         if seen.maps is None:
-            return (rough, quality), (rough, quality), None, truth
+            return (rough, quality), None, None, truth
         finer, edges = refined(added, decoded, seen.maps, part.image)
         return (rough, quality), (finer.logits[:, 0], quality), edges, truth
 

@@ -12,10 +12,9 @@ import numpy as np
 
 from gigaseg.errors import FormatError
 from gigaseg.metrics import bootstrap
-from gigaseg.metrics.detection import RADIUS, Points, class_average, greedy_counts
+from gigaseg.metrics.detection import RADIUS, Points
 from gigaseg.metrics.figures import Compared, score_compared
 from gigaseg.metrics.images import label_points
-from gigaseg.metrics.instance import Counts
 from gigaseg.metrics.overlap import FloatArray, IntArray, Overlap
 from gigaseg.metrics.pannuke import ImageScores, score_image, summarise
 from gigaseg.metrics.report import GROUPS, MEAN, POOLED, Figure
@@ -51,7 +50,6 @@ def protocol_figures(
     predictions: Sequence[Found],
     classes: Sequence[str] = (),
     *,
-    points: Sequence[Points] | None = None,
     radius: float = RADIUS,
     pixel_size: float = 0.25,
     draws: int = DRAWS,
@@ -63,7 +61,6 @@ def protocol_figures(
     samples : with classes, where these are two or more.
     predictions : one a sample.
     classes : the names that class indices refer to; fewer than two tell nothing apart.
-    points : that prompted the predictions, one set a sample, of which figures of their own are told (`point_figures`).
     radius : px within which centroids are one object: 12 at 0.25 µm a pixel.
     pixel_size : µm, for areas.
     draws : bootstrap draws of each interval over images; 0: none.
@@ -80,7 +77,7 @@ def protocol_figures(
     FormatError
         There are more or fewer predictions than samples, or a sample lacks classes.
     """
-    if not len(samples) == len(predictions) == len(predictions if points is None else points):
+    if len(samples) != len(predictions):
         raise FormatError(f"{len(predictions)} predictions for {len(samples)} images, expected one an image")
     names = tuple(classes) if len(classes) > 1 else ()
     scored = score_compared(_compared(samples, predictions, names), names or None, bootstrap=draws, radius=radius)
@@ -90,42 +87,7 @@ def protocol_figures(
         figures |= _pannuke(images, [sample.group for sample in samples], names, pixel_size, draws)
         for row, image in zip(rows, images):
             row |= {"pannuke_bpq": image.bpq} | ({"pannuke_mpq": image.mpq} if names else {})
-    if points is not None:
-        figures |= point_figures(samples, points, names, radius=radius)
     return Measured(rows, figures)
-
-
-def point_figures(
-    samples: Sequence[Sample], points: Sequence[Points], classes: Sequence[str] = (), *, radius: float = RADIUS
-) -> dict[str, Figure]:
-    """Figures of predicted points in the prompters' protocol, pooled over the images.
-
-    Parameters
-    ----------
-    points : one set a sample, with scores, and with classes where `classes` are two or more; pixel (0, 0) has its
-        centre at (0.5, 0.5).
-
-    Returns
-    -------
-    ``points_f1``, ``points_precision``, ``points_recall`` of all points; ``points_…_CLASS`` with only points of a
-    class against objects of it; ``points_class_f1``, the mean over classes.
-    """
-    names = tuple(classes) if len(classes) > 1 else ()
-    total, each = Counts(0, 0, 0), [Counts(0, 0, 0) for _ in names]
-    for sample, found in zip(samples, points, strict=True):
-        overlap = Overlap.from_labels(sample.labels, np.zeros_like(sample.labels))
-        truth = Points(label_points(sample.labels, overlap.truth_ids), _truth_classes(sample, names))
-        detection, single = greedy_counts(truth, found, len(names), radius)
-        total += detection
-        each = [one + other for one, other in zip(each, single)]
-    figures = {}
-    for name, counts in (("", total), *((f"_{name}", counts) for name, counts in zip(names, each))):
-        for kind in ("f1", "precision", "recall"):
-            figures[f"points_{kind}{name}"] = Figure(getattr(counts, kind), POOLED, len(samples))
-    if names:
-        mean = class_average({name: counts.f1 for name, counts in zip(names, each)})
-        figures["points_class_f1"] = Figure(mean, POOLED, len(samples))
-    return figures
 
 
 def _compared(samples: Sequence[Sample], predictions: Sequence[Found], names: tuple[str, ...]) -> Iterator[Compared]:
