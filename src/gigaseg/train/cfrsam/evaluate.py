@@ -98,4 +98,5 @@ def checkpoint_figures(checkpoint: Path, samples: Sequence[Sample], device: str,
     for sample in samples:
         scale = 1.0 if native else scale_of(sample, segmenter.card.object_diameter)
         found.append(segment_objects(segmenter, sample.image, scale=scale, device=device))
-    return protocol_figures(samples, found, segmenter.card.classes)
+    told = all(sample.classes is not None for sample in samples)
+    return protocol_figures(samples, found, segmenter.card.classes if told else ())
