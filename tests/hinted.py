@@ -1,17 +1,10 @@
 """A segmenter that takes an expert's points, installed for a test alone."""
 
-import json
-import os
-import sys
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 
 from gigaseg.segmenters.base import TileInstances
-from gigaseg.segmenters.card import _entry_points, read_card
+from plugins import plugin
 
 RADIUS = 6
 """px, of the disc that a positive point draws."""
@@ -62,28 +55,6 @@ class Discs:
         return TileInstances(box, [torch.from_numpy(mask[y0:y1, x0:x1])], torch.ones(1), torch.ones(1, 1))
 
 
-@contextmanager
 def installed(folder):
     """The segmenter `discs` is known meanwhile, here and to processes that are started."""
-    package = folder / "hinted_segmenters"
-    info = folder / "hinted_segmenters-1.0.dist-info"
-    package.mkdir(parents=True)
-    info.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "discs.py").write_text("from hinted import Discs\n")
-    (package / "discs.json").write_text(json.dumps(CARD))
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hinted-segmenters\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gigaseg.segmenters]\ndiscs = hinted_segmenters.discs:Discs\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        patch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-        _forget()
-        yield
-    _forget()
-
-
-def _forget():
-    for name in [name for name in sys.modules if name.partition(".")[0] == "hinted_segmenters"]:
-        del sys.modules[name]
-    for cached in (_entry_points, read_card):
-        cached.cache_clear()
+    return plugin(folder, "hinted", Discs)

@@ -1,19 +1,12 @@
 """A segmenter that proposes its own points, installed for a test alone: bright discs, found per tile."""
 
-import json
-import os
-import sys
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 from scipy import ndimage
 
 from gigaseg.prompts.suppression import point_nms
 from gigaseg.segmenters.base import Proposals, TileInstances
-from gigaseg.segmenters.card import _entry_points, read_card
+from plugins import plugin
 
 RADIUS = 5
 """px, within which two points are one object: less than the distance of two discs, more than a cut disc's shift."""
@@ -100,28 +93,6 @@ def spots_slide(size, n, seed, radii=(4, 8), gap=3):
     return image, discs
 
 
-@contextmanager
 def installed(folder):
     """The segmenter `spots` is known meanwhile, here and to processes that are started."""
-    package = folder / "proposing_segmenters"
-    info = folder / "proposing_segmenters-1.0.dist-info"
-    package.mkdir(parents=True)
-    info.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "spots.py").write_text("from proposing import Spots\n")
-    (package / "spots.json").write_text(json.dumps(CARD))
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: proposing-segmenters\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gigaseg.segmenters]\nspots = proposing_segmenters.spots:Spots\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        patch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-        _forget()
-        yield
-    _forget()
-
-
-def _forget():
-    for name in [name for name in sys.modules if name.partition(".")[0] == "proposing_segmenters"]:
-        del sys.modules[name]
-    for cached in (_entry_points, read_card):
-        cached.cache_clear()
+    return plugin(folder, "proposing", Spots)
