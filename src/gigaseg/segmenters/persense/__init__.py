@@ -1,0 +1,1 @@
+"""PerSense: all objects that look like one that was shown, by density maps whose peaks prompt SAM."""
