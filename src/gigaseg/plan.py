@@ -127,6 +127,8 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
     if row.annotations:
         options["grid"].append(f"--side-file={row.annotations}")
         options["segment"].append(f"--annotations={row.annotations}")
+    if card.needs_exemplar and row.exemplar:
+        options["segment"].append(f"--exemplar={row.exemplar}")
     if not card.proposes:
         del options["propose"]
     if card.proposes or _is_from_file(row, card):
@@ -207,6 +209,7 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             checkpoint,
             REVISIONS["tile"],
             *([preset.class_names] if preset.class_names else []),
+            *(_exemplar(row, card, cache)),
         ],
         # what is off counts as if there were no such key
         "stitch": [{key: value for key, value in asdict(preset.stitch).items() if value is not None}],
@@ -230,6 +233,15 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
     for step, before in upstream.items():
         digests[step] = digest([step, REVISIONS[step], own[step], digests[before] if before else None])
     return digests
+
+
+def _exemplar(row: Row, card: Card, cache: _Cache) -> list[str | None]:
+    """The sha256 of each file of the exemplar; none where the segmenter takes none."""
+    from gigaseg.exemplar import exemplar_files
+
+    if not (card.needs_exemplar and row.exemplar):
+        return []
+    return [cache.sha256(path) for path in exemplar_files(row.exemplar)]
 
 
 def _checkpoint(wanted: str | None, cache: _Cache) -> str | None:

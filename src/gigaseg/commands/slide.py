@@ -164,6 +164,7 @@ def _segment_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, default=0, help="number of the shard (default: 0)")
     parser.add_argument("--tiles", type=Path, help="tile store of the shard (default: read the slide)")
     parser.add_argument("--annotations", type=Path, help="polygons, for the segmenter that takes them")
+    parser.add_argument("--exemplar", type=Path, help="polygons or a picture, for a segmenter that is shown an object")
     parser.add_argument("--prompts", type=Path, help="prompts.parquet, for a segmenter that takes prompts")
     parser.add_argument("--workers", type=int, default=1, help="processes of a CPU segmenter (default: 1)")
     add_options(parser, SegmenterConfig)
@@ -182,6 +183,7 @@ def _segment(args: Namespace) -> None:
         segmenter=from_options(SegmenterConfig, args),
         tiles=args.tiles,
         annotations=args.annotations,
+        exemplar=args.exemplar,
         prompts=args.prompts,
         object_diameter=from_options(Preset, args).object_diameter,
         class_names=pairs(args, *CLASS_NAMES),

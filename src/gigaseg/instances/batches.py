@@ -57,7 +57,7 @@ class Job:
     segmenter, card, checkpoint : the segmenter, and the file of its weights.
     metadata : of the table to write: slide, segmenter, grid, digest.
     tiles : tile store, or None to read the slide.
-    annotations, prompts, object_diameter : what else the segmenter gets.
+    annotations, exemplar, prompts, object_diameter : what else the segmenter gets.
     chosen : the tiles to look at, in order.
     class_names : names of classes of the segmenter and the ones they get, where these differ.
     device : where the segmenter runs, as torch names it.
@@ -73,6 +73,7 @@ class Job:
     chosen: list[Tile]
     tiles: Path | None = None
     annotations: Path | None = None
+    exemplar: Path | None = None
     prompts: PromptTable | None = None
     object_diameter: float | None = None
     class_names: dict[str, str] = field(default_factory=dict)
@@ -112,6 +113,7 @@ class Job:
             tiling=self.grid.tiling,
             device=self.device,
             annotations=self.annotations,
+            exemplar=self.exemplar,
             checkpoint=self.checkpoint,
             classes=self.prompts.classes if self.prompts and self.card.needs_prompts else (),
             object_diameter=self.object_diameter,

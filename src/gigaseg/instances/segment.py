@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError, SegmenterError
+from gigaseg.exemplar import exemplar_files
 from gigaseg.files import same_slide
 from gigaseg.instances.batches import Job, Parts, device_of, run_batches
 from gigaseg.instances.classes import ClassTable
@@ -37,6 +38,7 @@ def segment(
     segmenter: SegmenterConfig,
     tiles: str | Path | None = None,
     annotations: str | Path | None = None,
+    exemplar: str | Path | None = None,
     prompts: str | Path | None = None,
     object_diameter: float | None = None,
     class_names: Mapping[str, str] | None = None,
@@ -53,6 +55,7 @@ def segment(
     segmenter : which one, and how.
     tiles : tile store of the shard; None: read from the slide.
     annotations : polygons for the segmenter that takes them.
+    exemplar : polygons or a picture, for a segmenter that is shown what to look for.
     prompts : prompts.parquet, for a segmenter that needs prompts, which looks only at tiles that have some, or takes
         points as hints, which looks at all.
     object_diameter : typical object diameter in the slide's unit, where the preset states one.
@@ -79,6 +82,7 @@ def segment(
         digest,
         tiles=Path(tiles) if tiles else None,
         annotations=Path(annotations) if annotations else None,
+        exemplar=Path(exemplar) if exemplar else None,
         object_diameter=object_diameter,
         class_names=dict(class_names or {}),
     )
@@ -96,12 +100,15 @@ def segment(
         Instances.empty(names).write(target, job.metadata)
         return 0
     job = replace(job, prompts=prompted, device=device_of(job))
-    parts = Parts.beside(target, "segment", INSTANCES_FORMAT, job, (annotations, prompts))
+    shown = exemplar_files(job.exemplar) if job.exemplar else []
+    parts = Parts.beside(target, "segment", INSTANCES_FORMAT, job, (annotations, prompts, *shown))
     found = [read_instances(part, stitched=False) for part in run_batches(job, _segment_batch, parts, workers)]
     instances = Instances.concat([rows for rows, _ in found])
     metadata = job.metadata
     if prompted is not None:
         metadata["prompts"] = of_slide(batch_metadata for _, batch_metadata in found)
+    if "back_ends" in found[0][1]:
+        metadata["back_ends"] = found[0][1]["back_ends"]
     instances.write(target, metadata)
     parts.remove()
     log.info("slide '%s' shard %d: %d instances in %d tiles", job.info.slide, shard, len(instances), len(job.chosen))
@@ -130,6 +137,8 @@ def _segment_batch(job: Job, segmenter: Segmenter, batch: TileBatch, real: int, 
         for tile, instances in zip(tiles, found)
     ]
     metadata = job.metadata
+    if back_ends := getattr(segmenter, "back_ends", None):
+        metadata = {**metadata, "back_ends": back_ends}
     if "objects" in metadata.get("prompts", {}):
         metadata = {**metadata, "prompts": {**metadata["prompts"], **counts}}
     Instances.concat(rows).write(part, metadata)

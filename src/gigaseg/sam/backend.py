@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -54,6 +55,7 @@ class Backend:
     dtype : of matrix products.
     input_size : px that the longer side of a tile is resized to; None: the tile's, rounded up to whole patches.
     encoder : `gigaseg.sam.encoder.encode`, or its compiled form.
+    scale : by which a tile is resized where there is no `input_size`; not together with one.
     """
 
     model: nn.Module
@@ -63,6 +65,7 @@ class Backend:
     dtype: torch.dtype
     input_size: int | None = None
     encoder: Callable[..., Encoded] = encode
+    scale: float = 1.0
 
     @classmethod
     def open(
@@ -142,7 +145,7 @@ class Backend:
         Raises ValueError when no size in whole patches keeps it.
         """
         patch, longer = self.config.patch, max(tile_shape)
-        size = self.input_size or -(-longer // patch) * patch
+        size = self.input_size or math.ceil(longer * self.scale / patch - 1e-9) * patch
         height, width = (side * size / longer for side in tile_shape)
         if height % patch or width % patch:
             raise ValueError(
@@ -197,7 +200,7 @@ class Backend:
     ) -> Decoded:
         """`gigaseg.sam.decoder.decode` of sets in tile px."""
         with self.running():
-            scaled = self._to_input(sets, tile_shape)
+            scaled = self.to_input(sets, tile_shape)
             return decode(self.model, encoded, scaled, multimask=multimask, window=window, features=features)
 
     def masks(
@@ -207,6 +210,7 @@ class Backend:
         tile_shape: tuple[int, int],
         *,
         multimask: bool = False,
+        pick: Callable[[Decoded], Decoded] = best,
         window: int | None = None,
         grow: bool = True,
         threshold: float = 0.0,
@@ -221,7 +225,8 @@ class Backend:
         Parameters
         ----------
         sets : in tile px.
-        multimask : sets of a single point, which are ambiguous, take the best of three masks by predicted IoU.
+        multimask : sets of a single point, which are ambiguous, take one of three masks.
+        pick : which of them, with its logits, of n sets; by default that of the highest predicted IoU.
         window : local decoding with windows of so many cells; a set whose prompts need more gets one of twice the side,
             or four times, and so on. None: the whole embedding.
         grow : a set whose mask reaches an edge of its window inside the image is decoded again in the next larger one.
@@ -238,9 +243,11 @@ class Backend:
         h, w = encoded.embedding.shape[2:]
         parts, order = [], []
         with self.running():
-            for index, some in groups(self._to_input(sets, tile_shape), drop_padding=True):
+            for index, some in groups(self.to_input(sets, tile_shape), drop_padding=True):
                 several = multimask and some.boxes is None and some.masks is None and some.points.shape[1] == 1
-                for at, decoded in self._windows(encoded, some, several, window, grow, threshold, detail, refine):
+                for at, decoded in self._windows(
+                    encoded, some, pick if several else None, window, grow, threshold, detail, refine
+                ):
                     grid = (4 * h * fine, 4 * w * fine)
                     parts.append(crop_masks(decoded, self.input_shape(tile_shape), tile_shape, grid, threshold))
                     order.append(index[at])
@@ -253,7 +260,7 @@ class Backend:
         self,
         encoded: Encoded,
         sets: PromptSets,
-        several: bool,
+        pick: Callable[[Decoded], Decoded] | None,
         window: int | None,
         grow: bool,
         threshold: float,
@@ -270,16 +277,21 @@ class Backend:
             small = int(size[size > 0].min()) if bool((size > 0).any()) else 0
             now = size == small
             side = min(small, h) * min(small, w) if small else h * w
-            maps = (3 if several else 1) + (channels // 8 if refine else 0)
+            maps = (3 if pick else 1) + (channels // 8 if refine else 0)
             step = max(1, _LOGITS // (16 * side * maps))
             rest, rest_size = [left[~now]], [size[~now]]
             for positions in torch.split(left[now], step):
                 some = sets[positions]
                 decoded = decode(
-                    self.model, encoded, some, multimask=several, window=small or None, features=refine is not None
+                    self.model,
+                    encoded,
+                    some,
+                    multimask=pick is not None,
+                    window=small or None,
+                    features=refine is not None,
                 )
                 decoded = with_detail(decoded, detail, some.image)
-                decoded = best(decoded) if several else decoded
+                decoded = pick(decoded) if pick else decoded
                 if small and grow:
                     cut = reaches_edge(decoded, (4 * h, 4 * w), threshold)
                     rest.append(positions[cut])
@@ -293,7 +305,8 @@ class Backend:
                         yield positions[rows], found
             left, size = torch.cat(rest), torch.cat(rest_size)
 
-    def _to_input(self, sets: PromptSets, tile_shape: tuple[int, int]) -> PromptSets:
+    def to_input(self, sets: PromptSets, tile_shape: tuple[int, int]) -> PromptSets:
+        """Sets in tile px as the model takes them, in input px (`PromptSets`)."""
         sets = sets.to(self.device)
         scale = self.input_shape(tile_shape)[0] / tile_shape[0]
         points = sets.points.float() * scale - 0.5  # SAM's points name a pixel, and the model adds half of one

@@ -12,7 +12,18 @@ from torch.nn import functional as F
 from gigaseg.sam.decoder import Decoded
 from gigaseg.sam.packed import PackedMasks, pack, to_instances
 
-__all__ = ["PackedMasks", "best", "chosen", "crop_masks", "every", "pack", "resize_matrix", "stability", "to_instances"]
+__all__ = [
+    "PackedMasks",
+    "best",
+    "chosen",
+    "crop_masks",
+    "every",
+    "pack",
+    "picked",
+    "resize_matrix",
+    "stability",
+    "to_instances",
+]
 
 _MASKS = 128
 """Masks whose stability is measured at a time: 128 MB for a tile of 1024 px that they cover whole."""
@@ -33,11 +44,15 @@ def every(decoded: Decoded) -> Decoded:
 
 def best(decoded: Decoded) -> Decoded:
     """Of each prompt's masks the one of the highest predicted IoU, the first among equals."""
+    return picked(decoded, decoded.quality.argmax(1))
+
+
+def picked(decoded: Decoded, mask: Tensor) -> Decoded:
+    """Of each prompt's masks the one at position `mask` (n,)."""
     row = torch.arange(len(decoded.quality), device=decoded.quality.device)
-    chosen = decoded.quality.argmax(1)
     names = ("logits", "quality", "tokens")
-    picked = {name: value[row, chosen][:, None] for name in names if (value := getattr(decoded, name)) is not None}
-    return replace(decoded, **picked)
+    of_mask = {name: value[row, mask][:, None] for name in names if (value := getattr(decoded, name)) is not None}
+    return replace(decoded, **of_mask)
 
 
 def chosen(decoded: Decoded, index: Tensor) -> Decoded:

@@ -27,6 +27,7 @@ class Context:
     info, tiling : the slide, and its grid at the working resolution (`tiling.pixel_size` in `tiling.unit`).
     device : where the model and its tiles live, as torch names it ("cpu", "cuda:0").
     annotations : file of polygons named in the sample sheet, or None.
+    exemplar : what shows a one-shot segmenter what to look for (`gigaseg.exemplar`), or None.
     checkpoint : file of the model weights, or None for a weight-free segmenter.
     classes : classes of the slide's prompts, for a segmenter whose instances have their prompt's class.
     object_diameter : typical object diameter in `tiling.unit` that the preset states, or None.
@@ -37,6 +38,7 @@ class Context:
     tiling: Tiling
     device: str = "cpu"
     annotations: Path | None = None
+    exemplar: Path | None = None
     checkpoint: Path | None = None
     classes: tuple[str, ...] = ()
     object_diameter: float | None = None
@@ -132,7 +134,11 @@ class Proposals:
 
 
 class Segmenter(Protocol):
-    """Finds the instances of each tile of a batch. Built as ``SegmenterClass(card, context)``."""
+    """Finds the instances of each tile of a batch. Built as ``SegmenterClass(card, context)``.
+
+    One that works with exchangeable parts names those it used in an attribute `back_ends`, name by role, which goes
+    into the metadata of its instances.
+    """
 
     card: Card
 

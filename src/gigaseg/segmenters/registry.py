@@ -21,6 +21,8 @@ def load_segmenter(name: str, context: Context) -> Segmenter:
     card = read_card(name)
     if card.needs_annotations and context.annotations is None:
         raise SegmenterError(f"segmenter '{name}' needs the column 'annotations' of the sample sheet; none is given")
+    if card.needs_exemplar and context.exemplar is None:
+        raise SegmenterError(f"segmenter '{name}' needs the column 'exemplar' of the sample sheet; none is given")
     try:
         factory = entry_point(name).load()
     except ImportError as error:
