@@ -19,8 +19,8 @@ COLUMNS = {
     "channels": "channels to render, by name or 1-based number, comma-separated",
     "annotations": "polygons for the segmenter 'annotations' (GeoJSON, GeoPackage, GeoParquet)",
     "prompts": "points, boxes, polygons for segmenter 'prompted', points for 'sac' (GeoJSON, GeoPackage, GeoParquet)",
-    "exemplar": "object that shows 'persense' what to look for: polygons on the slide (GeoJSON, GeoPackage, GeoParquet), "
-    "or a picture with NAME_mask.png beside it",
+    "exemplar": "what 'persense' looks for: polygons on the slide (GeoJSON, GeoPackage, GeoParquet), or a picture with "
+    "NAME_mask.png beside it",
     "regions": "polygons to report on",
     "group": "label for comparisons in the cohort",
 }

@@ -123,7 +123,7 @@ class PerSense(OverSam[Loaded]):
         scale = min(max(scale, 1 / MOST_SCALE), MOST_SCALE)
         if 1 / AS_IT_IS <= scale <= AS_IT_IS:
             scale = 1.0
-        return replace(self._backend, scale=scale)
+        return cast(Backend, replace(self._backend, scale=scale))
 
     def _inside(self, backend: Backend, rgb: Picture, box: Mask) -> Mask:
         """SAM's mask of what a box holds; the box where that is hardly anything."""
@@ -133,8 +133,7 @@ class PerSense(OverSam[Loaded]):
         sets = box_sets(torch.zeros(1, dtype=torch.int64), torch.from_numpy(box_of(placed))[None])
         masks = backend.masks(encoded, sets.to(backend.device), placed.shape, window=self._window).cpu()
         found = np.zeros_like(box)
-        x0, y0, x1, y1 = masks.boxes[0].tolist()
-        x, y = x0 + corner[0], y0 + corner[1]
+        x, y = (int(masks.boxes[0, k]) + corner[k] for k in (0, 1))
         crop = masks.unpack()[0].numpy()[: max(0, box.shape[0] - y), : max(0, box.shape[1] - x)]
         found[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
         found &= _grown(bounds, box.shape)

@@ -107,5 +107,5 @@ def _resized(plane: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDAr
     from PIL import Image
 
     if plane.shape == shape:
-        return plane
+        return np.asarray(plane)
     return np.array(Image.fromarray(plane).resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float32)
