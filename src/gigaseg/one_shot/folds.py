@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -73,27 +73,26 @@ def draw(
     if fold is not None and not 0 <= fold < protocol.folds:
         raise ConfigError(f"--fold is {fold}, accepted: 0 .. {protocol.folds - 1}")
     path = _first(folder, protocol.annotations)
-    images = [folder / name for name in protocol.images]
     found = read_annotations(path)
     if protocol.classes is not None and len(found.categories) != protocol.classes:
         raise FormatError(f"{path}: has {len(found.categories)} categories, expected {protocol.classes}")
     # COCO's folds are of all its classes; LVIS' of those that can be shown in one image and sought in another
-    shown = [one for one in found.categories if len(found.at.get(one, ())) >= 2]
-    classes = list(found.categories) if protocol.classes is not None else shown
+    shown = {one: None for one in found.categories if len(found.at.get(one, ())) >= 2}
+    classes = list(found.categories if protocol.classes is not None else shown)
     wanted = range(protocol.folds) if fold is None else [fold]
     members = {number: fold_classes(classes, number, protocol.folds) for number in wanted}
     for number, of in members.items():
-        usable = [one for one in of if one in set(shown)]
+        usable = [one for one in of if one in shown]
         if not usable:
             raise FormatError(f"{path}: fold {number} has no class in two images, expected one or more")
         if len(usable) < len(of):
             logger.warning("fold %d: %d of %d classes are not in two images", number, len(of) - len(usable), len(of))
         members[number] = usable
+    source = _Source(protocol, found, folder, {one: list(found.at[one]) for of in members.values() for one in of})
     pairs = protocol.episodes if episodes is None else episodes
 
     def drawn() -> Iterator[Episode]:
-        for number, of in members.items():
-            yield from _of_fold(protocol, found, images, number, of, pairs, seed)
+        return (episode for number, of in members.items() for episode in source.draw(number, of, pairs, seed))
 
     # a missing image must not be told after hours
     for image in dict.fromkeys(one.image for episode in drawn() for one in (episode.support, episode.query)):
@@ -102,35 +101,40 @@ def draw(
     return drawn()
 
 
-def _of_fold(
-    protocol: Folds,
-    found: Annotations,
-    folders: Sequence[Path],
-    fold: int,
-    classes: Sequence[int],
-    episodes: int,
-    seed: int,
-) -> Iterator[Episode]:
-    rng = np.random.default_rng([seed, fold])
-    for number in range(episodes):
-        drawn = number % len(classes) if protocol.in_turn else int(rng.integers(len(classes)))
-        category = classes[drawn]
-        images = list(found.at[category])
-        query, support = (images[int(k)] for k in rng.choice(len(images), 2, replace=False))
-        name = found.categories[category]
-        yield Episode(
-            f"fold {fold}, {number}: {name} of {found.images[support]} in {found.images[query]}",
-            name,
-            fold,
-            _shown(found, folders, category, support),
-            _shown(found, folders, category, query),
-        )
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Where pairs are drawn from.
 
+    Attributes
+    ----------
+    images : ids of the images of each class.
+    places : file of each image that was asked for.
+    """
 
-def _shown(found: Annotations, folders: Sequence[Path], category: int, image: int) -> Shown:
-    places = [folder / found.images[image] for folder in folders]
-    path = next((place for place in places if place.is_file()), places[0])
-    return Shown(path, partial(found.mask, category, image))
+    protocol: Folds
+    found: Annotations
+    folder: Path
+    images: dict[int, list[int]]
+    places: dict[int, Path] = field(default_factory=dict)
+
+    def draw(self, fold: int, classes: Sequence[int], episodes: int, seed: int) -> Iterator[Episode]:
+        rng = np.random.default_rng([seed, fold])
+        for number in range(episodes):
+            drawn = number % len(classes) if self.protocol.in_turn else int(rng.integers(len(classes)))
+            category = classes[drawn]
+            images = self.images[category]
+            query = int(rng.integers(len(images)))
+            support = (query + 1 + int(rng.integers(len(images) - 1))) % len(images)  # any but the query
+            shown, sought = (self._shown(category, images[k]) for k in (support, query))
+            name = self.found.categories[category]
+            label = f"fold {fold}, {number}: {name} of {shown.image.name} in {sought.image.name}"
+            yield Episode(label, name, fold, shown, sought)
+
+    def _shown(self, category: int, image: int) -> Shown:
+        if image not in self.places:
+            places = [self.folder / below / self.found.images[image] for below in self.protocol.images]
+            self.places[image] = next((place for place in places if place.is_file()), places[0])
+        return Shown(self.places[image], partial(self.found.mask, category, image))
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path:

@@ -55,7 +55,7 @@ def _episodes(name: str, pairs: dict[str, Shown], as_published: bool) -> Iterato
 
 
 def _class(images: Path, masks: Path | None) -> dict[str, Shown]:
-    """Images of a class with their masks, by name, in order."""
+    """Images of a class with their masks, by name, 100 after 99."""
     there = [path for path in _files(images) if masks is not None or path.suffix.lower() != ".png"]
     pictures = _by_stem(there)
     answers = _by_stem([path for path in _files(masks or images) if path.suffix.lower() == ".png"])
@@ -70,7 +70,7 @@ def _class(images: Path, masks: Path | None) -> dict[str, Shown]:
         raise FormatError(f"{images}: holds {SUPPORT} alone, expected images to seek in too")
     return {
         stem: Shown(path, partial(read_mask_file, answers[stem]), upright=True)
-        for stem, path in sorted(pictures.items())
+        for stem, path in sorted(pictures.items(), key=lambda item: (len(item[0]), item[0]))
     }
 
 
