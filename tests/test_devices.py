@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gigaseg.devices import choose_device
+from gigaseg.devices import choose_device, gpu_name
 from gigaseg.errors import DeviceError
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -33,3 +33,8 @@ def test_a_machine_without_a_gpu_says_so():
 @pytest.mark.skipif(GPUS == 0, reason="no GPU")
 def test_cuda_alone_is_the_first_gpu():
     assert choose_device("cuda") == "cuda:0"
+
+
+def test_a_gpu_has_a_name_and_the_cpu_none():
+    assert gpu_name("cpu") == ""
+    assert bool(gpu_name(choose_device("auto"))) == bool(GPUS)

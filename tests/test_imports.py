@@ -23,6 +23,7 @@ LAYERS = [
     {"instances"},
     {"stitch"},
     {"measure", "metrics"},
+    {"one_shot"},
     {"export"},
     {"report"},
     {"testing"},

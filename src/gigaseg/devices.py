@@ -34,3 +34,12 @@ def choose_device(wanted: str) -> str:
         why = "" if number else "; no GPU is seen" if torch.version.cuda or torch.version.hip else "; torch is for CPUs"
         raise DeviceError(f"device is '{wanted}', accepted on this machine: auto, {there}{why}")
     return f"cuda:{int(word[1] or 0)}"
+
+
+def gpu_name(device: str) -> str:
+    """The GPU that `device` (as `choose_device` gives it) is; empty for the CPU."""
+    if device == "cpu":
+        return ""
+    import torch
+
+    return str(torch.cuda.get_device_name(device))

@@ -42,7 +42,7 @@ def run_record(path: str | Path | None, step: str, slide: str, shard: int | None
                 "seconds": round(time.perf_counter() - begin, 3),
                 "cpu_seconds": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
                 "peak_memory_mb": round((own.ru_maxrss + children.ru_maxrss) / 1024, 1),
-                "machine": f"{platform.node()} {_cpu()}".strip(),
+                "machine": f"{platform.node()} {processor()}".strip(),
                 "cores": os.cpu_count(),
                 "started": started.isoformat(timespec="seconds"),
                 "version": __version__,
@@ -51,7 +51,8 @@ def run_record(path: str | Path | None, step: str, slide: str, shard: int | None
         )
 
 
-def _cpu() -> str:
+def processor() -> str:
+    """The processor as the system names it; empty where it names none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

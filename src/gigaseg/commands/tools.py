@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from gigaseg.commands.base import Command, add_path
+from gigaseg.commands.one_shot import ONE_SHOT
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
@@ -138,6 +139,7 @@ def _demo(args: Namespace) -> None:
 TOOLS: dict[str, Command] = {
     "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
     "average": Command("mean of scores over several runs, such as folds", _average_arguments, _average, None),
+    "one-shot": ONE_SHOT,
     "checkpoints": Command("fetch published model weights, or list them", _checkpoints_arguments, _checkpoints, None),
     "train": Command("train a method on images with instances", _train_arguments, _train, None),
     "analyse-features": Command(
