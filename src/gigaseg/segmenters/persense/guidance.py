@@ -65,9 +65,9 @@ def guided_masks(model: nn.Module, features: Tensor, sets: PromptSets, guidance:
     positions = grid_positions(model, (rows, cols))[None]
     state, cells = _transform(decoder.transformer, cells.flatten(2).mT, positions, tokens, guidance)
     fine = decoder.output_upscaling(cells.mT.reshape(len(sets), channels, rows, cols))
-    masks = range(1, decoder.num_mask_tokens)
+    masks = range(decoder.num_mask_tokens)
     vectors = torch.stack([decoder.output_hypernetworks_mlps[m](state[:, 1 + m]) for m in masks], dim=1)
-    logits = (vectors @ fine.flatten(2)).view(len(sets), len(masks), *fine.shape[2:])
+    logits = (vectors @ fine.flatten(2)).view(len(sets), len(masks), *fine.shape[2:])[:, 1:]
     quality = decoder.iou_prediction_head(state[:, 0])[:, 1:]
     return Decoded(logits, torch.zeros(len(sets), 2, dtype=torch.int64, device=logits.device), quality)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,20 +14,17 @@ from torch import Tensor
 from gigaseg.errors import SegmenterError
 from gigaseg.exemplar import Shown, read_exemplar
 from gigaseg.sam.backend import Backend
-from gigaseg.sam.decoder import Decoded
-from gigaseg.sam.encoder import Encoded
-from gigaseg.sam.masks import picked
 from gigaseg.sam.packed import to_instances
-from gigaseg.sam.prompting import box_sets, point_sets
+from gigaseg.sam.prompting import box_sets
 from gigaseg.sam.suppression import mask_nms
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card
 from gigaseg.segmenters.contrast import standing_out
 from gigaseg.segmenters.over_sam import OverSam
-from gigaseg.segmenters.persense.backends import density_generator, detector, label_extractor
 from gigaseg.segmenters.persense.base import Mask, Picture, Scene
 from gigaseg.segmenters.persense.checkpoint import Loaded, open_persense
-from gigaseg.segmenters.persense.finder import Finder, Points, Reference, Rules, box_of
+from gigaseg.segmenters.persense.finder import Finder, Points, Reference, box_of
+from gigaseg.segmenters.persense.kit import Kit, prompted_masks
 
 REGION = 512
 """Largest side, tile px, of the picture around an exemplar that is learnt from."""
@@ -64,27 +60,8 @@ class PerSense(OverSam[Loaded]):
         self.show(read_exemplar(context.exemplar, context.info, context.tiling, side))
 
     def _set(self, card: Card, loaded: Loaded, options: Mapping[str, Any]) -> None:
-        self._backend, self._options = loaded.backend, options
-        device = str(loaded.backend.device)
-        self._labels = label_extractor(options["label"], device)
-        self._detector = detector(options["detector"], device)
-        self._density = density_generator(options["density"], loaded, options["least"], device)
-        self._rules = Rules(
-            threshold=options["threshold"],
-            keep_parents=options["keep_parents"],
-            select=options["select"],
-            rule=options["rule"],
-            exemplars=options["exemplars"],
-            keep_first=options["keep_first"],
-            guidance=options["guidance"],
-        )
-        self._window = loaded.backend.window(options["window"])
-        self.back_ends = {
-            "label": self._labels.name,
-            "detector": "none" if self._detector is None else self._detector.name,
-            "density": self._density.name,
-            "masks": loaded.backend.config.name,
-        }
+        self._kit, self._options = Kit.of(loaded, options), options
+        self.back_ends = self._kit.back_ends
         self.card = card
         self.reference: Reference | None = None
         self._finder: Finder | None = None
@@ -109,11 +86,10 @@ class PerSense(OverSam[Loaded]):
         for mask in masks:
             if mask.shape != picture.shape[:2] or not mask.any():
                 raise SegmenterError(f"the exemplar's mask is empty or not of the picture's size {picture.shape[:2]}")
-        label = self._labels.label(picture, masks[0])
+        label = self._kit.labels.label(picture, masks[0])
         self.card = replace(self.card, classes=(label,))
         _, picture, masks = _around(picture, masks)
-        backend = self._seen(masks[0])
-        self._finder = Finder(backend, self._density, self._detector, self._rules, text=label, window=self._window)
+        self._finder = self._kit.finder(self._seen(masks[0]), label)
         self.reference = self._finder.learn(picture, masks)
 
     def _seen(self, mask: Mask) -> Backend:
@@ -123,7 +99,7 @@ class PerSense(OverSam[Loaded]):
         scale = min(max(scale, 1 / MOST_SCALE), MOST_SCALE)
         if 1 / AS_IT_IS <= scale <= AS_IT_IS:
             scale = 1.0
-        return cast(Backend, replace(self._backend, scale=scale))
+        return cast(Backend, replace(self._kit.backend, scale=scale))
 
     def _inside(self, backend: Backend, rgb: Picture, box: Mask) -> Mask:
         """SAM's mask of what a box holds; the box where that is hardly anything."""
@@ -131,7 +107,7 @@ class PerSense(OverSam[Loaded]):
         corner, picture, (placed,) = _around(rgb, [box])
         encoded = backend.encode(_images(picture))
         sets = box_sets(torch.zeros(1, dtype=torch.int64), torch.from_numpy(box_of(placed))[None])
-        masks = backend.masks(encoded, sets.to(backend.device), placed.shape, window=self._window).cpu()
+        masks = backend.masks(encoded, sets.to(backend.device), placed.shape, window=self._kit.window).cpu()
         found = np.zeros_like(box)
         x, y = (int(masks.boxes[0, k]) + corner[k] for k in (0, 1))
         crop = masks.unpack()[0].numpy()[: max(0, box.shape[0] - y), : max(0, box.shape[1] - x)]
@@ -150,7 +126,7 @@ class PerSense(OverSam[Loaded]):
             for image, features in zip(images, embedding):
                 rgb = image.permute(1, 2, 0).cpu().numpy()
                 points = self._finder.find(Scene(rgb, features.float()), self.reference)
-                found.append(self._instances(points, features[None], image, self.reference))
+                found.append(self._instances(points, features.float(), image, self.reference))
         return found
 
     def points(self, picture: Picture) -> Points:
@@ -159,20 +135,18 @@ class PerSense(OverSam[Loaded]):
             raise SegmenterError("segmenter 'persense' was shown no exemplar; call learn() first")
         return self._finder.find(self._finder.scene(picture), self.reference)
 
-    def _instances(self, points: Points, embedding: Tensor, image: Tensor, reference: Reference) -> TileInstances:
+    def _instances(self, points: Points, features: Tensor, image: Tensor, reference: Reference) -> TileInstances:
         options, backend = self._options, cast(Finder, self._finder).backend
         shape = (image.shape[1], image.shape[2])
-        sets = point_sets(torch.zeros(len(points.xy), dtype=torch.int64), torch.from_numpy(points.xy))
         low, high = options["min_area"] * reference.area, options["max_area"] * reference.area
-        rows = 4 * embedding.shape[2]
-        pick = partial(_fitting, pixel=(shape[0] / rows) ** 2, low=low, high=high)
-        masks = backend.masks(
-            Encoded(embedding),
-            sets.to(backend.device),
+        masks = prompted_masks(
+            backend,
+            features,
+            points.xy,
             shape,
             multimask=options["multimask"],
-            pick=pick,
-            window=self._window,
+            window=self._kit.window,
+            areas=(low, high),
         )
         pixels = masks.pixels()
         good = (masks.area > 0) & (masks.scores.clamp(0, 1) >= options["min_quality"])
@@ -181,22 +155,6 @@ class PerSense(OverSam[Loaded]):
         stay = mask_nms(kept, torch.zeros(len(kept), dtype=torch.int64, device=kept.boxes.device), options["nms"])
         found = to_instances(kept[stay].compact(), torch.zeros(len(stay), dtype=torch.int64), 1)[0]
         return standing_out(found, image, options["min_contrast"])
-
-
-def _fitting(decoded: Decoded, *, pixel: float, low: float, high: float) -> Decoded:
-    """Of each prompt's masks the one of the highest predicted IoU among those of fitting area, else among all.
-
-    A single point is ambiguous, and SAM's best answer may be all of a cluster; how large objects are is known here.
-
-    Parameters
-    ----------
-    pixel : area of a low-res pixel, px of the tile.
-    low, high : areas that fit, px of the tile.
-    """
-    areas = (decoded.logits > 0).flatten(2).sum(2) * pixel
-    fits = (areas >= low) & (areas <= high)
-    # predicted IoUs are about 0 to 1
-    return picked(decoded, (decoded.quality + 10 * fits).argmax(1))
 
 
 def _images(picture: Picture) -> Tensor:
