@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from gigaseg.sam.prompting import box_sets, point_sets
+from gigaseg.sam.prompting import box_sets, embed_prompts, point_sets
 from gigaseg.segmenters.persense.guidance import Guidance, guided_masks
 from gigaseg.segmenters.persense.target import Target
-from sam_reference import TINY, decoder_of, reference
+from sam_reference import TINY, decoder_of
 
 NONE = Guidance(None, None)
 
@@ -34,7 +34,9 @@ def boxes():
 def test_without_guidance_it_is_sams_own_decoder_bit_for_bit(model, features, sets):
     found = guided_masks(model, features, sets(), NONE)
     with torch.inference_mode():
-        logits, quality = reference(model, features[None], sets(), multimask=True)
+        sparse, dense = embed_prompts(model, sets(), (64, 64))
+        place = model.prompt_encoder.pe_layer((8, 8))[None]
+        logits, quality = model.mask_decoder(features[None], place, sparse, dense.expand(-1, -1, 8, 8), True)
     assert torch.equal(found.logits, logits)
     assert torch.equal(found.quality, quality)
 

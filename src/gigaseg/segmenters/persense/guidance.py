@@ -62,7 +62,8 @@ def guided_masks(model: nn.Module, features: Tensor, sets: PromptSets, guidance:
     own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([own.expand(len(sets), -1, -1), sparse], dim=1)
     cells = features[None].float().expand(len(sets), -1, -1, -1) + dense
-    positions = grid_positions(model, (rows, cols))[None]
+    # laid out in memory as the cells are, or products would be rounded otherwise than in SAM's own decoder
+    positions = grid_positions(model, (rows, cols)).T[None].repeat(len(sets), 1, 1).mT
     state, cells = _transform(decoder.transformer, cells.flatten(2).mT, positions, tokens, guidance)
     fine = decoder.output_upscaling(cells.mT.reshape(len(sets), channels, rows, cols))
     masks = range(decoder.num_mask_tokens)
