@@ -209,7 +209,8 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             checkpoint,
             REVISIONS["tile"],
             *([preset.class_names] if preset.class_names else []),
-            *(_exemplar(row, card, cache)),
+            *_exemplar(row, card, cache),
+            *(cache.sha256(path) for path in card.files(segmenter["options"])),
         ],
         # what is off counts as if there were no such key
         "stitch": [{key: value for key, value in asdict(preset.stitch).items() if value is not None}],

@@ -100,7 +100,7 @@ def segment(
         Instances.empty(names).write(target, job.metadata)
         return 0
     job = replace(job, prompts=prompted, device=device_of(job))
-    shown = exemplar_files(job.exemplar) if job.exemplar else []
+    shown = [*(exemplar_files(job.exemplar) if job.exemplar else []), *card.files(job.metadata["options"])]
     parts = Parts.beside(target, "segment", INSTANCES_FORMAT, job, (annotations, prompts, *shown))
     found = [read_instances(part, stitched=False) for part in run_batches(job, _segment_batch, parts, workers)]
     instances = Instances.concat([rows for rows, _ in found])

@@ -32,6 +32,7 @@ class Option:
     help : its meaning, with the unit.
     low, high : least and largest number accepted; None: any.
     choices : the texts accepted; None: any.
+    file : whether the text may name a file, whose content the results depend on.
     """
 
     default: bool | int | float | str
@@ -39,6 +40,7 @@ class Option:
     low: float | None = None
     high: float | None = None
     choices: Sequence[str] | None = None
+    file: bool = False
 
     @property
     def accepted(self) -> str:
@@ -130,6 +132,11 @@ class Card:
                 raise SegmenterError(f"segmenter '{self.name}': {unknown('option', name, self.options)}")
             values[name] = self._convert(name, value)
         return values
+
+    def files(self, options: Mapping[str, Any]) -> list[Path]:
+        """The files that options name, of those that may name one and are there."""
+        named = [Path(str(options[name])) for name, option in self.options.items() if option.file and name in options]
+        return [path for path in named if path.is_file()]
 
     def _convert(self, name: str, value: Any) -> Any:
         option = self.options[name]

@@ -18,9 +18,10 @@ from gigaseg.sam.encoder import Encoded
 from gigaseg.sam.masks import best, picked
 from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.prompting import point_sets
-from gigaseg.segmenters.persense.backends import density_generator, detector, label_extractor
+from gigaseg.segmenters.persense.backends import detector, label_extractor
 from gigaseg.segmenters.persense.base import DensityGenerator, Detector, LabelExtractor
 from gigaseg.segmenters.persense.checkpoint import Loaded
+from gigaseg.segmenters.persense.densities import density_generator
 from gigaseg.segmenters.persense.finder import Finder, Rules
 
 
@@ -61,7 +62,7 @@ class Kit:
             backend=loaded.backend,
             labels=label_extractor(options["label"], device=device),
             detector=detector(options["detector"], device=device),
-            density=density_generator(options["density"], loaded, least=options["least"]),
+            density=density_generator(options, loaded),
             rules=rules,
             options=options,
             window=loaded.backend.window(options["window"]),

@@ -169,7 +169,7 @@ class OneShot:
             scene.features,
             xy,
             scene.shape,
-            multimask=options["multimask"],
+            multimask=options["multimask"] or areas is None,
             window=self._kit.window,
             areas=areas,
         ).cpu()
