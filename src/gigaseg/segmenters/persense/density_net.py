@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,9 @@ DENSITY = "density."
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
-_BACKGROUND = -3.0
-"""Logit that a fresh net gives everywhere: a twentieth of a peak, about the mean of a map of dense objects."""
+_LEAK = 0.1
+"""Slope below zero in training, so that a missed peak has a gradient. Above zero there is nothing but objects then: a
+function that only nears zero (softplus) leaves a background whose sum is many objects."""
 
 
 class DensityNet(nn.Module):
@@ -39,10 +39,9 @@ class DensityNet(nn.Module):
         self.reduction = r = config.reduction
         self.unet = UNet(config.width, config.levels, config.norm, channels=3 * r * r)
         self.multiple = self.unet.multiple * r
-        # twice two convolutions a level and two at the bottom, whose values are `multiple` px wide
-        self.reach = 8 * self.multiple
+        # pairs of convolutions on the way down and up, at the bottom, and its cells' own width: 7 m - 5 of m cells
+        self.reach = 7 * self.multiple
         self.unit = r * r / (math.tau * config.sigma**2)
-        nn.init.constant_(cast(Tensor, self.unet.head.bias), _BACKGROUND)
 
     def forward(self, images: Tensor) -> Tensor:
         """Density in units of `unit`.
@@ -53,8 +52,9 @@ class DensityNet(nn.Module):
 
         Returns
         -------
-        (b, h / reduction, w / reduction) float32 > 0.
+        (b, h / reduction, w / reduction) float32 >= 0; in training, what is below zero is a tenth of it.
         """
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (_MEAN, _STD))
         cells = F.pixel_unshuffle((images - mean) / std, self.reduction)
-        return F.softplus(self.unet(cells)[0][:, 0])
+        found = self.unet(cells)[0][:, 0]
+        return F.leaky_relu(found, _LEAK) if self.training else F.relu(found)

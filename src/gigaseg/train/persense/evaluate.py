@@ -58,7 +58,7 @@ def image_figures(density: RegressedDensity, sample: Sample) -> dict[str, float]
     found = density.at(sample.image, factor)
     points, truth = _peaks(found.map, density.lone(factor)), image_points(sample.labels)
     area = np.bincount(sample.labels.ravel())[1:]
-    radius = float(np.sqrt(4 * area / math.pi).mean()) / 2 if len(area) else 0.0
+    radius = float(np.sqrt(area[area > 0] / math.pi).mean()) if area.any() else 0.0
     n = len(truth)
     tp = _matched(truth, points, radius)
     return {

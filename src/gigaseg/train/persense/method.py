@@ -107,10 +107,12 @@ class PersenseMethod:
         return with_centres(crop(sample, matrix, t.crop, rng, min_area=1), self._points_of(sample), matrix)
 
     def _points_of(self, sample: Sample) -> np.ndarray:
-        """Points of all objects of an image, which are looked for once."""
+        """Points of all objects of an image by their ids; they are looked for once."""
         known = self._points.get(sample.name)
         if known is None or known[0] is not sample.labels:
-            known = self._points[sample.name] = (sample.labels, image_points(sample.labels))
+            points = np.full((int(sample.labels.max()) + 1, 2), np.nan)
+            points[np.unique(sample.labels[sample.labels > 0])] = image_points(sample.labels)
+            known = self._points[sample.name] = (sample.labels, points)
         return known[1]
 
     def collate(self, items: Sequence[Crop], rng: np.random.Generator) -> Batch:

@@ -17,10 +17,10 @@ def with_centres(crop: Crop, points: npt.NDArray[np.float64], matrix: npt.NDArra
 
     Parameters
     ----------
-    points : (n, 2) x, y, px of the image, of its objects 1..n.
+    points : (n + 1, 2) x, y, px of the image, of its objects by their ids.
     matrix : (2, 3) the map that the crop was cut by, crop px to image px.
     """
-    mine = points[crop.ids.numpy() - 1] - matrix[:, 2]
+    mine = points[crop.ids.numpy()] - matrix[:, 2]
     centres = np.linalg.solve(matrix[:, :2], mine.T).T
     inside = ((centres >= 0) & (centres < crop.labels.shape[0])).all(1)
     return replace(crop, centres=torch.from_numpy(centres.astype(np.float32)))[torch.from_numpy(inside)]
