@@ -131,7 +131,7 @@ class PersenseMethod:
             truth = density_targets(centres, batch.image, shape, t.sigma / t.reduction) / net.unit
             error = ((maps - truth) ** 2).mean()
             number = truth.sum((1, 2)) * net.unit
-            count = ((maps.sum((1, 2)) * net.unit - number).abs() / (number + 1)).mean()
+            count = ((maps.clamp(min=0).sum((1, 2)) * net.unit - number).abs() / (number + 1)).mean()
             loss = error + t.count * count if t.count else error
         return {"loss": loss, "error": error.detach(), "count": count.detach()}
 
