@@ -20,7 +20,7 @@ class PersenseTraining:
     reduction: int = key(2, "px of the side of the U-Net's cells, each of which it sees whole", low=1, high=16)
     diameter: float = key(20.0, "px that an object is to have when the net sees it", low=1, high=1024)
     sigma: float = key(2.5, "of the gaussian of unit mass that stands for an object, px", low=0.5, high=128)
-    count: float = key(0.0, "weight of the L1 error of a crop's number of objects, a share of the number", low=0)
+    thinned: float = key(0.1, "share of crops from which most objects are removed, often all", low=0, high=1)
     start: str | None = key(None, "checkpoint of this method over the same SAM to go on from, by name or file")
     classes: tuple[str, ...] = key(("nucleus",), "the class of all objects, one")
     crop: int = key(224, "side of a training crop, px", low=32, high=4096)

@@ -23,6 +23,7 @@ from gigaseg.train.colour import vary
 from gigaseg.train.crops import Crop, crop, random_affine
 from gigaseg.train.data import Sample
 from gigaseg.train.persense.config import PersenseTraining
+from gigaseg.train.persense.crops import thinned
 from gigaseg.train.persense.targets import density_targets, with_centres
 from gigaseg.train.whole import spread
 
@@ -104,7 +105,8 @@ class PersenseMethod:
         """A random crop at a random object scale, of the objects whose points lie in it."""
         t = self.training
         matrix = random_affine(sample, t.crop, rng, (t.smallest, t.largest))
-        return with_centres(crop(sample, matrix, t.crop, rng, min_area=1), self._points_of(sample), matrix)
+        found = with_centres(crop(sample, matrix, t.crop, rng, min_area=1), self._points_of(sample), matrix)
+        return thinned(found, rng) if rng.random() < t.thinned else found
 
     def _points_of(self, sample: Sample) -> np.ndarray:
         """Points of all objects of an image by their ids; they are looked for once."""
@@ -120,7 +122,7 @@ class PersenseMethod:
         return collate(items, max(len(item.ids) for item in items), rng)
 
     def losses(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Mean squared error of the map in units of a lone object's peak, and how far the counts are off."""
+        """Mean squared error of the map in units of a lone object's peak; how far counts are off is only logged."""
         t, net = self.training, cast(DensityNet, model)
         device = batch.images.device.type
         with torch.autocast(device, enabled=False):
@@ -131,9 +133,8 @@ class PersenseMethod:
             truth = density_targets(centres, batch.image, shape, t.sigma / t.reduction) / net.unit
             error = ((maps - truth) ** 2).mean()
             number = truth.sum((1, 2)) * net.unit
-            count = ((maps.clamp(min=0).sum((1, 2)) * net.unit - number).abs() / (number + 1)).mean()
-            loss = error + t.count * count if t.count else error
-        return {"loss": loss, "error": error.detach(), "count": count.detach()}
+            count = (maps.detach().clamp(min=0).sum((1, 2)) * net.unit - number).abs() / (number + 1)
+        return {"loss": error, "count_error": count.mean()}
 
     def validate(self, model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
         """Figures of whole images, see `gigaseg.train.persense.evaluate`; ``score`` is the points' mean F1."""
