@@ -28,7 +28,7 @@ def raw(tmp_path):
 
 @pytest.fixture
 def training(still):
-    return PersenseTraining(width=8, levels=2, norm="batch", crop=64, smallest=16, largest=24, colour=still)
+    return PersenseTraining(width=8, levels=2, norm="batch", crop=64, smallest=16, largest=24, thinned=0, colour=still)
 
 
 def test_it_learns_to_count_discs_and_its_checkpoint_counts_them_at_any_scale(
@@ -38,7 +38,7 @@ def test_it_learns_to_count_discs_and_its_checkpoint_counts_them_at_any_scale(
     method = PersenseMethod(training, raw)
     progress = run(method, replace(loop, steps=120, batch=4), train, val, tmp_path / "run")
     assert progress.figures["f1"] == progress.best > 0.95
-    assert progress.figures["count_error"] < 0.15
+    assert progress.figures["count_error"] < 0.25
     with (tmp_path / "run" / "train.csv").open() as file:
         loss = [float(row["loss"]) for row in csv.DictReader(file)]
     assert np.mean(loss[-5:]) < 0.3 * np.mean(loss[:5])
@@ -92,7 +92,7 @@ def test_it_goes_on_from_a_checkpoint_of_the_same_sizes(raw, discs_apart, traini
 
 
 def test_a_perfect_map_costs_nothing_and_a_wrong_count_does(raw, discs_apart, training):
-    method = PersenseMethod(replace(training, thinned=0.0), raw)
+    method = PersenseMethod(training, raw)
     items = [method.prepare(sample, np.random.default_rng(0)) for sample in discs_apart[0][:3]]
     batch = method.collate(items, np.random.default_rng(0))
 
@@ -119,12 +119,12 @@ def test_a_perfect_map_costs_nothing_and_a_wrong_count_does(raw, discs_apart, tr
 def test_images_without_objects_give_a_step(raw, discs_apart, training):
     sample = discs_apart[0][0]
     empty = replace(sample, labels=np.zeros_like(sample.labels), diameter=float("nan"))
-    method = PersenseMethod(training, raw)
+    method = PersenseMethod(replace(training, thinned=0.5), raw)
     items = [method.prepare(empty, np.random.default_rng(0))] * 2
     model = method.build().train()
     losses = method.losses(model, method.collate(items, np.random.default_rng(0)), np.random.default_rng(0))
     losses["loss"].backward()
-    assert 0 < float(losses["loss"]) < 1
+    assert 0 < float(losses["loss"].detach()) < 1
     assert float(losses["count_error"]) > 0
 
 
