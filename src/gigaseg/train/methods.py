@@ -16,6 +16,7 @@ from gigaseg.train.cfrsam.config import CfrSamTraining
 from gigaseg.train.cfrsam.points_config import CfrPointsTraining
 from gigaseg.train.config import ColourConfig, PromptConfig, SamTraining
 from gigaseg.train.densesam.config import DenseSamTraining
+from gigaseg.train.persense.config import PersenseTraining
 from gigaseg.train.sac.config import SacTraining
 
 if TYPE_CHECKING:
@@ -94,7 +95,11 @@ def _sam_figures(checkpoint: Path, samples: Sequence[Sample], device: str, preci
 
 def _over_sam(
     help: str,
-    options: type[CenterSamTraining] | type[SacTraining] | type[DenseSamTraining] | type[CfrSamTraining],
+    options: type[CenterSamTraining]
+    | type[SacTraining]
+    | type[DenseSamTraining]
+    | type[CfrSamTraining]
+    | type[PersenseTraining],
     method: Callable[[Any, str | None], Method],
     evaluate: Callable[[Path, Sequence[Sample], str, str], list[dict[str, float]] | Measured],
 ) -> Trainable:
@@ -155,6 +160,18 @@ def _densesam_figures(
     return checkpoint_figures(checkpoint, samples, device, precision)
 
 
+def _persense(training: PersenseTraining, sam: str | None) -> Method:
+    from gigaseg.train.persense.method import PersenseMethod
+
+    return PersenseMethod(training, sam)
+
+
+def _persense_figures(checkpoint: Path, samples: Sequence[Sample], device: str, precision: str) -> Measured:
+    from gigaseg.train.persense.evaluate import checkpoint_figures
+
+    return checkpoint_figures(checkpoint, samples, device, precision)
+
+
 def _cfrsam(training: CfrSamTraining, sam: str | None) -> Method:
     from gigaseg.train.cfrsam.method import CfrSamMethod
 
@@ -203,6 +220,9 @@ METHODS: dict[str, Trainable] = {
         DenseSamTraining,
         _densesam,
         _densesam_figures,
+    ),
+    "persense": _over_sam(
+        "PerSense: a regressor of the density of objects, beside SAM", PersenseTraining, _persense, _persense_figures
     ),
     "cfrsam-points": Trainable(
         "CFR-SAM's learner of points, one an object, which prompt it",

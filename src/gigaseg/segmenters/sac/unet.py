@@ -22,18 +22,21 @@ class UNet(nn.Module):
     levels : times that the image is halved.
     norm : "batch", or "group" (up to 8 groups), which does not mind small batches.
     detail : planes of detail for SAM's masks (`gigaseg.sam.detail`), our addition; 0: none, as published.
+    channels : of the images.
 
     Attributes
     ----------
     multiple : sides of images are multiples of this, px.
     """
 
-    def __init__(self, width: int = 32, levels: int = 4, norm: str = "batch", detail: int = 0) -> None:
+    def __init__(
+        self, width: int = 32, levels: int = 4, norm: str = "batch", detail: int = 0, channels: int = 3
+    ) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(levels + 1)]
         self.multiple = 2**levels
         self.down = nn.ModuleList(
-            _double(before, after, norm) for before, after in zip([3, *widths[:-2]], widths[:-1], strict=True)
+            _double(before, after, norm) for before, after in zip([channels, *widths[:-2]], widths[:-1], strict=True)
         )
         self.bottom = _double(widths[-2], widths[-1], norm)
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
@@ -49,7 +52,7 @@ class UNet(nn.Module):
 
         Parameters
         ----------
-        images : (b, 3, h, w) normalised as SAM's, h and w multiples of `multiple`.
+        images : (b, channels, h, w) normalised as SAM's, h and w multiples of `multiple`.
 
         Returns
         -------
