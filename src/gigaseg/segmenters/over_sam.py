@@ -15,7 +15,9 @@ L = TypeVar("L")
 
 
 class OverSam(ABC, Generic[L]):
-    """A segmenter whose card, NAME.json, lies beside its module and has `input_size`, `precision` and `compile`.
+    """A segmenter whose card, NAME.json, lies beside its module.
+
+    The card has the options `precision`, `compile` and, where the segmenter does not choose by itself, `input_size`.
 
     Attributes
     ----------
@@ -31,7 +33,7 @@ class OverSam(ABC, Generic[L]):
         loaded = type(self).opener(
             context.checkpoint,
             context.device,
-            options["input_size"] or None,
+            options.get("input_size") or None,
             options["precision"],
             compile=options["compile"],
         )

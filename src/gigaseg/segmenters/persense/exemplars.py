@@ -153,7 +153,8 @@ def choose(
     shown : the exemplars of the first pass.
     most : number of exemplars, those shown among them where they are kept.
     keep_first : these stay in any case, as in the published code; in the paper all are chosen by score.
-    alike : ours: leave out empty masks, those whose area is far from that of the first one shown (`LIKE`), and repeats.
+    alike : ours: leave out empty masks, those whose area, or the area of whose box, is far from that of the first one
+        shown (`LIKE`), and repeats.
     """
     taken = [exemplar.box for exemplar in shown] if keep_first else []
     chosen: list[int] = []
@@ -163,7 +164,7 @@ def choose(
         if alike:
             if refined.areas[i] <= 0 or _box_iou(refined.boxes[i], taken) > SAME:
                 continue
-            if shown and shown[0].area > 0 and not LIKE[0] <= refined.areas[i] / shown[0].area <= LIKE[1]:
+            if shown and not _alike(refined.areas[i], refined.boxes[i], shown[0]):
                 continue
         taken.append(refined.boxes[i])
         chosen.append(i)
@@ -177,6 +178,13 @@ def exemplars_of(scene: Scene, refined: Refined, chosen: Iterable[int]) -> list[
         for i in chosen
         if refined.areas[i] > 0
     ]
+
+
+def _alike(area: float, box: npt.NDArray[np.float64], first: Exemplar) -> bool:
+    """Whether a candidate is about as large as the first exemplar; a mask of scattered specks has too large a box."""
+    ratios = [float(np.prod(box[2:] - box[:2]) / np.prod(first.box[2:] - first.box[:2]))]
+    ratios += [area / first.area] if first.area > 0 else []
+    return all(LIKE[0] <= ratio <= LIKE[1] for ratio in ratios)
 
 
 def _box_iou(box: npt.NDArray[np.float64], others: list[npt.NDArray[np.float64]]) -> float:

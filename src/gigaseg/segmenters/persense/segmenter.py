@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from gigaseg.segmenters.persense.base import Mask, Picture, Scene
 from gigaseg.segmenters.persense.checkpoint import Loaded, open_persense
 from gigaseg.segmenters.persense.finder import Finder, Points, Reference, box_of
 from gigaseg.segmenters.persense.kit import Kit, prompted_masks
+from gigaseg.tiles.tiling import Tile
 
 REGION = 512
 """Largest side, tile px, of the picture around an exemplar that is learnt from."""
@@ -47,6 +48,7 @@ class PerSense(OverSam[Loaded]):
     card : the card; the class is the object's label.
     back_ends : names of what was used for label, detector, density and masks.
     reference : what all tiles are measured by; None before `learn`.
+    record : a list to which the points of each tile are added; None: they are not kept.
     """
 
     name = "persense"
@@ -64,6 +66,7 @@ class PerSense(OverSam[Loaded]):
         self.back_ends = self._kit.back_ends
         self.card = card
         self.reference: Reference | None = None
+        self.record: list[tuple[Tile, Points]] | None = None
         self._finder: Finder | None = None
 
     def show(self, shown: Shown) -> None:
@@ -99,7 +102,7 @@ class PerSense(OverSam[Loaded]):
         scale = min(max(scale, 1 / MOST_SCALE), MOST_SCALE)
         if 1 / AS_IT_IS <= scale <= AS_IT_IS:
             scale = 1.0
-        return cast(Backend, replace(self._kit.backend, scale=scale))
+        return replace(self._kit.backend, scale=scale)
 
     def _inside(self, backend: Backend, rgb: Picture, box: Mask) -> Mask:
         """SAM's mask of what a box holds; the box where that is hardly anything."""
@@ -117,23 +120,24 @@ class PerSense(OverSam[Loaded]):
 
     def segment(self, batch: TileBatch) -> list[TileInstances]:
         """Instances of each tile; on a CPU tile by tile, which takes less memory."""
+        found: list[TileInstances] = []
+        for tile, image, features, points in self._seen_tiles(batch):
+            if self.record is not None:
+                self.record.append((tile, points))
+            found.append(self._instances(points, features, image, cast(Reference, self.reference)))
+        return found
+
+    def _seen_tiles(self, batch: TileBatch) -> Iterator[tuple[Tile, Tensor, Tensor, Points]]:
+        """Each tile, its pixels, SAM's features of it and the points that prompt it."""
         if self._finder is None or self.reference is None:
             raise SegmenterError("segmenter 'persense' was shown no exemplar; call learn() first")
         step = 1 if batch.images.device.type == "cpu" else len(batch.tiles)
-        found: list[TileInstances] = []
-        for images in torch.split(batch.images, max(1, step)):
-            embedding = self._finder.backend.encode(images).embedding
-            for image, features in zip(images, embedding):
-                rgb = image.permute(1, 2, 0).cpu().numpy()
-                points = self._finder.find(Scene(rgb, features.float()), self.reference)
-                found.append(self._instances(points, features.float(), image, self.reference))
-        return found
-
-    def points(self, picture: Picture) -> Points:
-        """Points of a picture, before SAM is asked; its sides are whole tiles, as `segment` gets them."""
-        if self._finder is None or self.reference is None:
-            raise SegmenterError("segmenter 'persense' was shown no exemplar; call learn() first")
-        return self._finder.find(self._finder.scene(picture), self.reference)
+        for start in range(0, len(batch.tiles), max(1, step)):
+            images = batch.images[start : start + step]
+            embedding = self._finder.backend.encode(images).embedding.float()
+            for tile, image, features in zip(batch.tiles[start : start + step], images, embedding):
+                scene = Scene(image.permute(1, 2, 0).cpu().numpy(), features)
+                yield tile, image, features, self._finder.find(scene, self.reference)
 
     def _instances(self, points: Points, features: Tensor, image: Tensor, reference: Reference) -> TileInstances:
         options, backend = self._options, cast(Finder, self._finder).backend

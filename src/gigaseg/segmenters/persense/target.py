@@ -71,11 +71,12 @@ def cell_weights(mask: Mask, grid: tuple[int, int], side: int = 16) -> npt.NDArr
     white = _resized(mask.astype(np.float32), (rows * side, cols * side))
     half = side // 2
     middle = white.reshape(rows, side, cols, side)[:, half - 1 : half + 1][:, :, :, half - 1 : half + 1]
-    selected = (middle.mean((1, 3)) > WHITE).astype(np.float32)
+    selected: npt.NDArray[np.float32] = (middle.mean((1, 3)) > WHITE).astype(np.float32)
     if selected.any():
         return selected
     covered = cv2.resize(mask.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(covered, np.float32).reshape(rows, cols)
+    weights: npt.NDArray[np.float32] = np.asarray(covered, np.float32).reshape(rows, cols)
+    return weights
 
 
 def cosine(features: Tensor, direction: Tensor) -> Tensor:
