@@ -279,6 +279,13 @@ def test_what_each_box_on_the_strip_shows_is_the_exemplar(multiple):
         assert (rgb[b0:b1, a0:a1] == other.rgb[y0:y1, x0:x1]).all()
 
 
+def test_pieces_that_fit_below_each_other_do_not_make_the_picture_taller():
+    scene, other = noise(60, 50), noise(40, 40, seed=1)
+    rgb, boxes = beside(scene, [exemplar(other, 10, 10, 20, 20)] * 5)
+    assert rgb.shape == (60, 50 + 3 * (GAP + 20), 3)  # two of 20 px in a column
+    assert boxes[:, :2].tolist() == [[63, 5], [63, 33], [91, 5], [91, 33], [119, 5]]
+
+
 def test_the_strip_and_its_objects_are_cut_off_the_map_and_the_count(tmp_path):
     scene = spotted(48, 64, [(8, 12), (40, 32), (56, 4)])
     other = spotted(40, 40, [(8, 8), (24, 20)])

@@ -199,7 +199,7 @@ class CenterNetDetector:
 
     def _peaks(self, pixels: Picture) -> Peaks:
         """Of one tile."""
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].to(self._backend.device)
+        images = torch.tensor(pixels).permute(2, 0, 1)[None].to(self._backend.device)
         seen = self._detector.normalise(images.float())
         with self._backend.running():
             embedding = self._backend.encode(images).embedding if self._detector.uses_embedding else None
@@ -231,7 +231,7 @@ class _Span(NamedTuple):
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[_Span]:
-    """The tiles along a side; none reaches beyond it, where objects would be mirrored or made up."""
+    """The tiles along a side; none reaches beyond it, since objects that the border cuts are found as they are cut."""
     side = min(tile, length)
     count = max(1, math.ceil((length - overlap) / (tile - overlap)))
     starts = [min(i * (tile - overlap), length - side) for i in range(count)]
@@ -247,6 +247,6 @@ def _scaled(rgb: Picture, scale: float) -> Picture:
     if scale == 1:
         return rgb
     shape = [max(1, round(side * scale)) for side in rgb.shape[:2]]
-    pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float()
+    pixels = torch.tensor(rgb).permute(2, 0, 1)[None].float()
     pixels = F.interpolate(pixels, shape, mode="bilinear", antialias=True)
     return pixels[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
