@@ -120,6 +120,10 @@ class LabelExtractor(BackEnd, Protocol):
 class Detector(BackEnd, Protocol):
     """Finds objects by a name, or by their likeness to the exemplar."""
 
+    def learn(self, exemplars: Sequence[Exemplar]) -> None:
+        """Take what the objects look like, before the first picture; one that reads has no use for it."""
+        ...
+
     def detect(self, scene: Scene, text: str) -> Boxes:
         """Boxes of the objects that `text` names ("nucleus", "all nuclei"), all of them, however low they score."""
         ...

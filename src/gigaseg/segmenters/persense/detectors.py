@@ -6,6 +6,7 @@ The detector that needs neither a name nor weights is in `gigaseg.segmenters.per
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from gigaseg.errors import SegmenterError
 from gigaseg.segmenters.card import read_card
 from gigaseg.segmenters.centersam.checkpoint import DEFAULT_CHECKPOINT, open_centersam
 from gigaseg.segmenters.centersam.peaks import Peaks, decode
-from gigaseg.segmenters.persense.base import Boxes, Picture, Scene
+from gigaseg.segmenters.persense.base import Boxes, Exemplar, Picture, Scene
 from gigaseg.segmenters.persense.hub import pretrained
 from gigaseg.segmenters.whole import SCALES
 
@@ -69,6 +70,9 @@ class GroundingDino:
         self._processor, self._model, self._device = pretrained(
             "grounding-dino", model, "AutoModelForZeroShotObjectDetection", "grounding-dino", device
         )
+
+    def learn(self, exemplars: Sequence[Exemplar]) -> None:
+        """Nothing: it reads."""
 
     def detect(self, scene: Scene, text: str) -> Boxes:
         """Boxes of what `text` names, clipped to the picture.
@@ -170,6 +174,10 @@ class CenterNetDetector:
         self.diameter = diameter
         self._backend, self._detector = loaded.backend, loaded.detector
         self._nominal, self._tile, self._overlap = float(card.object_diameter or 0), card.tile, card.overlap
+
+    def learn(self, exemplars: Sequence[Exemplar]) -> None:
+        """Take the exemplars' mean side as the diameter of the objects."""
+        self.diameter = float(np.mean([exemplar.side for exemplar in exemplars]))
 
     def detect(self, scene: Scene, text: str, diameter: float = 0.0) -> Boxes:
         """Boxes clipped to the picture, those narrower than a pixel left out.

@@ -17,7 +17,6 @@ from gigaseg.segmenters.persense.exemplars import MOST, choose, exemplars_of, re
 from gigaseg.segmenters.persense.guidance import Guidance
 from gigaseg.segmenters.persense.idm import THRESHOLD, detect_points, grey_levels
 from gigaseg.segmenters.persense.ppsm import select_points
-from gigaseg.segmenters.persense.similarity import SimilarityDetector
 from gigaseg.segmenters.persense.target import Target, cosine, similarity
 
 BOX_SCORE = 0.15
@@ -171,7 +170,7 @@ class Finder:
         return Reference(target, tuple(exemplars), points.levels, float(np.median([e.area for e in exemplars])))
 
     def _own_points(self, scene: Scene, exemplars: Sequence[Exemplar]) -> Points:
-        if isinstance(self.detector, SimilarityDetector):
+        if self.detector is not None:
             self.detector.learn(exemplars)
         density = self.generator.density(scene, exemplars)
         return self.points(scene, exemplars, Levels(0.0, _peak(density, exemplars)), density)

@@ -19,7 +19,6 @@ from gigaseg.segmenters.persense.exemplars import refine_points
 from gigaseg.segmenters.persense.finder import Finder, Levels, Points
 from gigaseg.segmenters.persense.guidance import Guidance
 from gigaseg.segmenters.persense.kit import Kit, prompted_masks
-from gigaseg.segmenters.persense.similarity import SimilarityDetector
 from gigaseg.segmenters.persense.target import Target
 
 LEAST_SIDE = 512
@@ -119,8 +118,7 @@ class OneShot:
         detector = self._kit.detector
         x0, y0, x1, y1 = 0, 0, known.shape[1], known.shape[0]
         if detector is not None:
-            if isinstance(detector, SimilarityDetector):
-                detector.learn([shown])
+            detector.learn([shown])
             boxes = detector.detect(scene, label)
             if len(boxes.xyxy):
                 box = boxes.xyxy[0]
@@ -146,7 +144,7 @@ class OneShot:
         return Exemplar(scene, refined.boxes[0], float(refined.scores[0]), float(refined.areas[0]))
 
     def _points(self, finder: Finder, scene: Scene, exemplars: list[Exemplar]) -> Points:
-        if isinstance(self._kit.detector, SimilarityDetector):
+        if self._kit.detector is not None:
             self._kit.detector.learn(exemplars)
         return finder.points(scene, exemplars, Levels())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gigaseg.errors import CheckpointError, ConfigError
-from gigaseg.sam.backend import DEFAULT_CHECKPOINT
+from gigaseg.sam.backend import DEFAULT_CHECKPOINT, trained_window
 from gigaseg.sam.checkpoints import fitted, part_of, read_checkpoint
 from gigaseg.segmenters.persense.config import DensityConfig
 from gigaseg.segmenters.persense.density_net import DENSITY, DensityNet
@@ -158,7 +158,8 @@ class PersenseMethod:
             "config": self._base.config.as_dict(),
             "persense": self.density.as_dict(),
             "classes": list(self.density.classes),
-            "training": asdict(self.training),
+            # SAM is not trained here: its decoding windows are those of its own training
+            "training": {**asdict(self.training), "window": trained_window(self._base.card)},
             "sam_sha256": self._base.sha256,
             **({"before": self.before} if self.before else {}),
         }
