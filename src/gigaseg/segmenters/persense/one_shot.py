@@ -16,7 +16,7 @@ from gigaseg.segmenters.card import card_from
 from gigaseg.segmenters.persense.base import Exemplar, Mask, Picture, Scene
 from gigaseg.segmenters.persense.checkpoint import open_persense
 from gigaseg.segmenters.persense.exemplars import refine_points
-from gigaseg.segmenters.persense.finder import Finder, Levels, Points
+from gigaseg.segmenters.persense.finder import Finder, Levels
 from gigaseg.segmenters.persense.guidance import Guidance
 from gigaseg.segmenters.persense.kit import Kit, prompted_masks
 from gigaseg.segmenters.persense.target import Target
@@ -72,17 +72,17 @@ class OneShot:
         target, shown, label = self._shown(support_rgb, support_mask)
         finder = self._kit.finder(self._eye, label)
         height, width = query_rgb.shape[:2]
-        scene = finder.compared(finder.scene(self._square(query_rgb)), target)
+        scene = finder.compared(finder.scene(_square(query_rgb)), target)
         scene = replace(scene, similarity=_within(scene, height, width))
-        first = self._first(finder, scene, target, shown, label)
-        points = self._points(finder, scene, [first])
+        size = (width, height)
+        first = self._first(finder, scene, target, shown, label, size)
+        xy = self._points(finder, scene, [first], size)
         exemplars = [first]
         if self._kit.rules.exemplars:
-            exemplars = finder.feedback(scene, points.xy, exemplars, target)
-            points = self._points(finder, scene, exemplars)
-            if not len(points.xy) and self._kit.rules.rule == "code":
-                points = self._points(self._unselected(label), scene, exemplars)
-        xy = points.xy[(points.xy < (width, height)).all(1)]
+            exemplars = finder.feedback(scene, xy, exemplars, target)
+            xy = self._points(finder, scene, exemplars, size)
+            if not len(xy) and self._kit.rules.rule == "code":
+                xy = self._points(self._unselected(label), scene, exemplars, size)
         self.last_points = len(xy)
         return self._union(scene, xy, exemplars)[:height, :width]
 
@@ -93,7 +93,7 @@ class OneShot:
             label = self._kit.labels.label(rgb, mask)
             finder = self._kit.finder(self._eye, label)
             height, width = mask.shape
-            square = self._square(rgb)
+            square = _square(rgb)
             placed = np.zeros(square.shape[:2], bool)
             placed[:height, :width] = mask
             target, (shown,) = finder.shown(square, [placed])
@@ -102,15 +102,9 @@ class OneShot:
             known = self._support = (rgb, mask, target, shown, label)
         return known[2], known[3], known[4]
 
-    def _square(self, rgb: Picture) -> Picture:
-        """A picture in the corner of a square of SAM's mean colour."""
-        side = max(rgb.shape[:2])
-        square = np.empty((side, side, 3), np.uint8)
-        square[:] = np.round(self._kit.backend.config.pixel_mean)
-        square[: rgb.shape[0], : rgb.shape[1]] = rgb
-        return square
-
-    def _first(self, finder: Finder, scene: Scene, target: Target, shown: Exemplar, label: str) -> Exemplar:
+    def _first(
+        self, finder: Finder, scene: Scene, target: Target, shown: Exemplar, label: str, size: tuple[int, int]
+    ) -> Exemplar:
         """The exemplar of the first pass: what SAM sees at the likeliest place (eq. 2), asked three times."""
         known, rule = scene.similarity, self._kit.rules.rule
         if known is None or scene.features is None:
@@ -119,9 +113,10 @@ class OneShot:
         x0, y0, x1, y1 = 0, 0, known.shape[1], known.shape[0]
         if detector is not None:
             detector.learn([shown])
-            boxes = detector.detect(scene, label)
-            if len(boxes.xyxy):
-                box = boxes.xyxy[0]
+            boxes = detector.detect(scene, label).xyxy
+            boxes = boxes[((boxes[:, :2] + boxes[:, 2:]) / 2 < size).all(1)]
+            if len(boxes):
+                box = boxes[0]
                 x0, y0 = (max(0, math.floor(value)) for value in box[:2])
                 x1, y1 = max(x0 + 1, math.ceil(box[2])), max(y0 + 1, math.ceil(box[3]))
         inside = known[y0:y1, x0:x1]
@@ -134,6 +129,7 @@ class OneShot:
             scene.features,
             np.array([xy], np.float64) + 0.5,
             scene.shape,
+            window=self._kit.window,
             guidance=guidance,
             third=True,
             final_box=rule == "paper",
@@ -143,10 +139,14 @@ class OneShot:
             return Exemplar(scene, np.hstack([xy - half, xy + half]), 0.0, shown.area)
         return Exemplar(scene, refined.boxes[0], float(refined.scores[0]), float(refined.areas[0]))
 
-    def _points(self, finder: Finder, scene: Scene, exemplars: list[Exemplar]) -> Points:
+    def _points(
+        self, finder: Finder, scene: Scene, exemplars: list[Exemplar], size: tuple[int, int]
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Points in the picture, whose width and height are `size`; not in what fills its square."""
         if self._kit.detector is not None:
             self._kit.detector.learn(exemplars)
-        return finder.points(scene, exemplars, Levels())
+        xy = finder.points(scene, exemplars, Levels()).xy
+        return xy[(xy < size).all(1)]
 
     def _unselected(self, label: str) -> Finder:
         kit = replace(self._kit, rules=replace(self._kit.rules, select=False))
@@ -177,6 +177,16 @@ class OneShot:
                 x0, y0, x1, y1 = box
                 canvas[y0:y1, x0:x1] |= mask.numpy()
         return canvas
+
+
+def _square(rgb: Picture) -> Picture:
+    """A picture in the corner of a square that it fills, mirrored beyond its borders.
+
+    The published code fills with SAM's mean colour, whose edge is no part of the picture and whose features would count
+    in what the picture is compared with.
+    """
+    side = max(rgb.shape[:2])
+    return np.pad(rgb, ((0, side - rgb.shape[0]), (0, side - rgb.shape[1]), (0, 0)), mode="symmetric")
 
 
 def _within(scene: Scene, height: int, width: int) -> np.ndarray[Any, np.dtype[np.float32]]:
