@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SCALES = (0.125, 4.0)
 """Least and greatest factor by which a picture is scaled."""
 
+CALIBRATION = 2.0
+"""Greatest factor of a calibration: an exemplar of less mass was not seen, one of more has neighbours in its box."""
+
 TILE = 1536
 """Side of what the net sees at once, px; larger pictures are seen in tiles, which bounds the memory."""
 
@@ -72,10 +75,9 @@ class RegressedDensity:
         diameter = np.mean([math.sqrt(4 * e.area / math.pi) if e.area > 0 else e.side for e in exemplars])
         found = self.at(scene.rgb, self.config.diameter / max(float(diameter), 1e-6))
         mine = [e.box for e in exemplars if e.scene is scene] if self.calibrated else []
-        masses = [_mass(found.map, box) for box in mine]
-        if not masses or not np.mean(masses) > 0:
+        if not mine:
             return found
-        mass = float(np.mean(masses))
+        mass = float(np.clip(np.mean([_mass(found.map, box) for box in mine]), 1 / CALIBRATION, CALIBRATION))
         return Density(found.map / np.float32(mass), found.count / mass)
 
     def at(self, rgb: Picture, factor: float) -> Density:
