@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         memory.clear()
         for density, step in wanted:
             name = f"{density} | {step}"
-            options = {"density": density, "window": 10, **STEPS[step]}
+            options = {"density": density, **STEPS[step]}
             row, foreground = measure(PerSense.of(loaded, options), image, labels)
             rows[name].append({**row, "group": picture.parts[-1]})
             totals[name].setdefault(picture.parts[-1], ClassTotals()).add(foreground, labels)

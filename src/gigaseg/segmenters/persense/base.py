@@ -135,3 +135,7 @@ class DensityGenerator(BackEnd, Protocol):
     def density(self, scene: Scene, exemplars: Sequence[Exemplar]) -> Density:
         """Density of `scene`, of whose px it is; exemplars lie in it or in another picture of the same scale."""
         ...
+
+    def lone(self, exemplars: Sequence[Exemplar]) -> float:
+        """Density at the middle of an object by itself, objects a pixel; 0 where that is not known."""
+        ...

@@ -5,6 +5,7 @@ Each place where a picture looks like an exemplar becomes a Gaussian of mass 1, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -68,6 +69,10 @@ class NccDensity:
                 np.maximum(best, correlate(grey, template), out=best)
         return gaussians(best, exemplars, self._least)
 
+    def lone(self, exemplars: Sequence[Exemplar]) -> float:
+        """Middle of a Gaussian."""
+        return _middle(exemplars)
+
 
 class FeatureDensity:
     """A Gaussian for each peak of `likeness`.
@@ -87,6 +92,10 @@ class FeatureDensity:
     def density(self, scene: Scene, exemplars: Sequence[Exemplar]) -> Density:
         """Density of what looks like the exemplars to SAM."""
         return gaussians(likeness(scene, exemplars), exemplars, self._least)
+
+    def lone(self, exemplars: Sequence[Exemplar]) -> float:
+        """Middle of a Gaussian."""
+        return _middle(exemplars)
 
 
 @torch.inference_mode()
@@ -175,6 +184,11 @@ def correlate(grey: npt.NDArray[np.float32], template: npt.NDArray[np.float32]) 
     inside = spread[top : top + found.shape[0], left : left + found.shape[1]]
     found[inside < (CONTRAST * template.std()) ** 2] = -1
     return found
+
+
+def _middle(exemplars: Sequence[Exemplar]) -> float:
+    side = float(np.mean([exemplar.side for exemplar in exemplars]))
+    return 1 / (math.tau * max(SIGMA * side, 0.5) ** 2)
 
 
 def gaussians(values: npt.NDArray[np.float32], exemplars: Sequence[Exemplar], least: float) -> Density:

@@ -173,7 +173,8 @@ class Finder:
         if self.detector is not None:
             self.detector.learn(exemplars)
         density = self.generator.density(scene, exemplars)
-        return self.points(scene, exemplars, Levels(0.0, _peak(density, exemplars)), density)
+        full = max(_peak(density, exemplars), self.generator.lone(exemplars))
+        return self.points(scene, exemplars, Levels(0.0, full), density)
 
     def feedback(
         self, scene: Scene, xy: npt.NDArray[np.float64], exemplars: Sequence[Exemplar], target: Target

@@ -108,6 +108,10 @@ class ModelDensity:
         self.deterministic = deterministic
         self._size, self._number, self._scale, self._multiple, self._ceil = size, exemplars, scale, multiple, ceil
 
+    def lone(self, exemplars: Sequence[Exemplar]) -> float:
+        """0: nobody says."""
+        return 0.0
+
     def density(self, scene: Scene, exemplars: Sequence[Exemplar]) -> Density:
         """Density of `scene`; the count is the sum of the model's own map, before it is resized to the picture.
 

@@ -72,8 +72,7 @@ class RegressedDensity:
         """As `DensityGenerator.density`; raises ValueError without an exemplar."""
         if not exemplars:
             raise ValueError("no exemplar; expected at least one, whose size tells the scale")
-        diameter = np.mean([math.sqrt(4 * e.area / math.pi) if e.area > 0 else e.side for e in exemplars])
-        found = self.at(scene.rgb, self.config.diameter / max(float(diameter), 1e-6))
+        found = self.at(scene.rgb, self._factor(exemplars))
         mine = [e.box for e in exemplars if e.scene is scene] if self.calibrated else []
         if not mine:
             return found
@@ -94,9 +93,18 @@ class RegressedDensity:
         back *= np.float32(count / max(float(back.sum(dtype=np.float64)), 1e-30))
         return Density(back, count)
 
-    def lone(self, factor: float) -> float:
-        """Objects a px at the peak of a lone object in a picture that is scaled by a factor."""
-        return factor**2 / (math.tau * self.config.sigma**2)
+    def _factor(self, exemplars: Sequence[Exemplar]) -> float:
+        """What a picture is scaled by."""
+        diameter = np.mean([math.sqrt(4 * e.area / math.pi) if e.area > 0 else e.side for e in exemplars])
+        return self.config.diameter / max(float(diameter), 1e-6)
+
+    def lone(self, exemplars: Sequence[Exemplar]) -> float:
+        """Density at the middle of a Gaussian that the net was trained on."""
+        return self.lone_at(self._factor(exemplars))
+
+    def lone_at(self, factor: float) -> float:
+        """The same in a picture that is scaled by a factor."""
+        return min(max(factor, SCALES[0]), SCALES[1]) ** 2 / (math.tau * self.config.sigma**2)
 
     def _cells(self, rgb: Picture) -> npt.NDArray[np.float32]:
         """Objects a cell (h, w) of a picture in the net's scale."""

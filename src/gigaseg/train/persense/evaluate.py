@@ -56,7 +56,7 @@ def image_figures(density: RegressedDensity, sample: Sample) -> dict[str, float]
     """
     factor = scale_of(sample, density.config.diameter)
     found = density.at(sample.image, factor)
-    points, truth = _peaks(found.map, density.lone(factor)), image_points(sample.labels)
+    points, truth = _peaks(found.map, density.lone_at(factor)), image_points(sample.labels)
     area = np.bincount(sample.labels.ravel())[1:]
     radius = float(np.sqrt(area[area > 0] / math.pi).mean()) if area.any() else 0.0
     n = len(truth)
