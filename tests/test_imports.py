@@ -16,7 +16,7 @@ LAYERS = [
     {"columns", "files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},
-    {"segmenters.base", "segmenters.registry"},
+    {"exemplar", "segmenters.base", "segmenters.registry"},
     {"sam"},
     {"prompts"},
     {"segmenters"},

@@ -22,7 +22,7 @@ class Told:
         self.answers = list(answers)
         self.factors = []
 
-    def lone(self, factor):
+    def lone_at(self, factor):
         return factor**2 / (2 * np.pi * self.config.sigma**2)
 
     def at(self, rgb, factor):
