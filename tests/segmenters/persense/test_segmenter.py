@@ -110,7 +110,8 @@ def test_a_drawn_box_gets_its_mask_from_sam(loaded):
     box[y - 15 : y + 15, x - 15 : x + 15] = True
     segmenter = PerSense.of(loaded, {"window": 10})
     segmenter.show(Shown(image, [box], [True]))
-    assert segmenter.reference.exemplars[0].area == pytest.approx((labels == 1).sum(), rel=0.15)
+    # less than the box of 900 px, about the disc of 540
+    assert segmenter.reference.exemplars[0].area == pytest.approx((labels == 1).sum(), rel=0.25)
 
 
 def test_it_is_built_from_a_picture_with_its_mask(tmp_path):

@@ -10,9 +10,9 @@ from gigaseg.errors import SegmenterError
 from gigaseg.segmenters.persense.base import Boxes, Exemplar, Scene
 from gigaseg.segmenters.persense.correlation import LEAST, WINDOW, likeness, peaks
 
-SIZE = 2.0
-"""Sides of a box in those of an exemplar: features of cells say roughly where an object is, and others of the same kind
-are larger."""
+SIZE = 3.0
+"""Sides of a box in those of an exemplar: features of cells say roughly where an object is, and not every object of a
+cluster has a peak. With 2 the points' F1 on 26 images of dsb2018 val is lower by 0.006, with 1 by more."""
 
 
 class SimilarityDetector:
