@@ -24,8 +24,8 @@ MOST = 4
 """Exemplars of the second pass (Table 2c)."""
 
 LIKE = (0.5, 2.0)
-"""Areas of further exemplars, in that of the first one. SAM is surest of large objects, and exemplars of another size look
-for objects of another size: with 0.25 to 4 the points' F1 on 26 images of dsb2018 val is lower by 0.005."""
+"""Areas of further exemplars, in that of the first one. SAM is surest of large objects, and exemplars of another size
+look for objects of another size: with 0.25 to 4 the points' F1 on 26 images of dsb2018 val is lower by 0.005."""
 
 SAME = 0.7
 """IoU of two boxes above which they show the same object."""
