@@ -35,7 +35,7 @@ def test_polygons_on_the_slide_come_with_what_surrounds_them(tmp_path, info):
     assert shown.rgb.shape == (64, 64, 3)
     assert len(shown.masks) == 1  # the other one lies beyond the square
     assert shown.boxed == [False]
-    assert shown.masks[0].sum() == pytest.approx(near.area / 4, rel=0.05)
+    assert shown.masks[0].sum() == pytest.approx(near.area / 4, rel=0.1)
     grey = shown.rgb[..., 0].astype(float)
     assert grey[shown.masks[0]].mean() > 120  # the mask lies on its disc
     rows, cols = np.nonzero(shown.masks[0])
