@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--densesam-monuseg", help="the same, trained on 24 images of monuseg (docs/densesam.md)")
     found.add_argument("--cfrsam", help="checkpoint of cfrsam (default: cfrsam-v1)")
     found.add_argument("--cfrsam-monuseg", help="the same, trained on 24 images of monuseg (docs/cfrsam.md)")
+    found.add_argument("--persense", help="checkpoint of persense (default: persense-v1)")
     found.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     found.add_argument("--workflow", action="store_true", help="also run monuseg through Snakemake")
     found.add_argument("--cores", type=int, default=2, help="cores for Snakemake (default: 2)")

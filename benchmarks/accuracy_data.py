@@ -50,6 +50,13 @@ class Picture:
         with Image.open(self.image) as image:
             return np.asarray(image.convert("RGB"))
 
+    def truth(self) -> np.ndarray:
+        """(y, x) int32 labels."""
+        from PIL import Image
+
+        with Image.open(self.labels) as image:
+            return np.asarray(image).astype(np.int32)
+
 
 OWN_SPLITS = ("own", "index.tsv: train")
 """What the card of weights says of their split that have not seen our validation images."""

@@ -6,15 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from accuracy_data import DSB2018, MONUSEG_HELD_OUT, Picture, Seen
+from exemplars import diameter_of, median_object, scaled
 
 from gigaseg.sam.checkpoints import read_state
 from gigaseg.sam.downloads import base_reference, checkpoint_path
 from gigaseg.segmenters.base import Context, Segmenter
 from gigaseg.segmenters.card import Card, read_card
+from gigaseg.segmenters.persense.checkpoint import open_persense
+from gigaseg.segmenters.persense.segmenter import PerSense
 from gigaseg.segmenters.registry import load_segmenter
 from gigaseg.segmenters.whole import SCALES, STEP, estimate_diameter, nominal_tiling, segment_image
 from gigaseg.testing import ArraySlide
@@ -35,6 +38,7 @@ class Method:
     tile, overlap : in memory and in the workflow, px at the scale that the segmenter sees.
     steps : tiles of small images shrink; False where the options count per tile.
     diameter, pixel_size : nominal ones, where the segmenter's card names others; px and µm.
+    shown : each image shows one of its own objects, the one of median area, which also tells the scale.
     paper : set -> figure -> value as printed.
     paper_model : what the paper's figures were reached with.
     """
@@ -50,6 +54,7 @@ class Method:
     steps: bool = True
     diameter: float | None = None
     pixel_size: float | None = None
+    shown: bool = False
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     paper_model: str = ""
 
@@ -168,6 +173,16 @@ METHODS = {
             checkpoint="training/cfrsam-monuseg/best.safetensors",
             overlap=96,
         ),
+        Method(
+            "persense + small, one object shown",
+            "persense",
+            weights="persense",
+            checkpoint="persense-v1",
+            options={"density": "regressor"},
+            pixel_size=0.3,
+            overlap=96,
+            shown=True,
+        ),
     )
 }
 
@@ -209,11 +224,16 @@ class Runner:
                 checkpoint=self._checkpoint,
                 options=card.complete(self._method.options),
             )
-            self._built[kind] = load_segmenter(card.name, context)
+            # one that is shown an object learns it from each image
+            self._built[kind] = (
+                PerSense.of(open_persense(self._checkpoint, self.device), context.options)
+                if self._method.shown
+                else load_segmenter(card.name, context)
+            )
         return self._built[kind]
 
     def __call__(self, picture: Picture, image: np.ndarray) -> np.ndarray:
-        """Label image (y, x) of an image (y, x, 3) uint8; the truth is not looked at."""
+        """Label image (y, x) of an image (y, x, 3) uint8; of the truth one object at most is looked at."""
         method, segmenter = self._method, self.build(picture.kind)
         diameter, pixel_size = method.nominal
         settings = {
@@ -222,7 +242,12 @@ class Runner:
             "step": STEP if method.steps else None,
             "device": self.device,
         }
-        if picture.pixel_size is not None:
+        if method.shown:
+            exemplar = median_object(picture.truth())
+            scale = min(max(diameter / diameter_of(exemplar), SCALES[0]), SCALES[1])
+            pixels, mask = scaled(image, exemplar, scale)
+            cast(PerSense, segmenter).learn(pixels, [mask])
+        elif picture.pixel_size is not None:
             scale = picture.pixel_size / pixel_size
         else:
             found = estimate_diameter(segmenter, image, nominal=diameter, **settings)

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     rows: dict[str, list[dict[str, float]]] = {f"{d} | {s}": [] for d, s in wanted}
     totals: dict[str, dict[str, ClassTotals]] = {name: {} for name in rows}
     for i, picture in enumerate(pictures, 1):
-        image, labels = picture.pixels(), read_labels(picture.labels)
+        image, labels = picture.pixels(), picture.truth()
         memory.clear()
         for density, step in wanted:
             name = f"{density} | {step}"
@@ -114,13 +114,6 @@ class Memory:
         if key not in self._known:
             self._known[key] = self._encoder(encoder, images, **settings)
         return self._known[key]
-
-
-def read_labels(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image).astype(np.int32)
 
 
 def measure(segmenter: PerSense, image: np.ndarray, labels: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
