@@ -7,7 +7,7 @@ import shapely
 from PIL import Image
 
 from gigaseg.errors import FormatError
-from gigaseg.exemplar import exemplar_files, mask_beside, read_exemplar
+from gigaseg.exemplar import MOST_SHOWN, exemplar_files, mask_beside, read_exemplar
 from gigaseg.slides.inspect import inspect
 from gigaseg.tiles.tiling import Tiling
 from persense_scenes import discs, write_picture
@@ -66,6 +66,44 @@ def test_a_picture_with_its_mask(tmp_path, info):
     assert len(read_exemplar(tmp_path / "disc.jpg", info, TILING, 64).masks) == 2
 
 
+def test_a_soft_mask_is_one_object_and_colours_are_none_of_its_alpha(tmp_path, info):
+    image, labels = discs()
+    write_picture(tmp_path / "disc.png", image, labels == 2)
+    soft = np.where(labels == 2, 255, np.where(labels == 3, 40, 0)).astype(np.uint8)  # 40: as on a soft rim
+    Image.fromarray(soft).save(tmp_path / "disc_mask.png")
+    (mask,) = read_exemplar(tmp_path / "disc.png", info, TILING, 64).masks
+    assert (mask == (labels == 2)).all()
+    alpha = np.dstack([soft, np.full_like(soft, 255)])
+    Image.fromarray(alpha, "LA").save(tmp_path / "disc_mask.png")
+    assert (read_exemplar(tmp_path / "disc.png", info, TILING, 64).masks[0] == (labels == 2)).all()
+
+
+def test_few_of_many_polygons_serve(tmp_path, info):
+    many = [shapely.box(20 + 4 * i, 20, 23 + 4 * i, 23) for i in range(20)]
+    shown = read_exemplar(write(tmp_path / "x.geojson", *many), info, TILING, 128)
+    assert len(shown.masks) == MOST_SHOWN
+
+
+def test_a_raster_s_exemplar_is_in_its_crs(tmp_path):
+    import rasterio
+    from rasterio.transform import from_origin
+
+    image, _ = discs()
+    with rasterio.open(
+        tmp_path / "r.tif", "w", driver="GTiff", width=256, height=256, count=3, dtype="uint8", crs="EPSG:32616",
+        transform=from_origin(5e5, 4e6, 0.5, 0.5),
+    ) as raster:  # fmt: skip
+        raster.write(np.moveaxis(image, 2, 0))
+    raster_info = inspect(tmp_path / "r.tif", slide="r", unit="m")
+    place = shapely.Point(5e5 + 40 * 0.5, 4e6 - 40 * 0.5).buffer(13 * 0.5)
+    geopandas.GeoDataFrame(geometry=[place], crs="EPSG:32616").to_file(tmp_path / "x.gpkg")
+    tiling = Tiling(256, 32, 256, 256, (1.0, 1.0), (0.5, 0.5), "m")
+    shown = read_exemplar(tmp_path / "x.gpkg", raster_info, tiling, 128)
+    grey = shown.rgb[..., 0].astype(float)
+    assert grey[shown.masks[0]].mean() > 120
+    assert grey[~shown.masks[0]].mean() < 40
+
+
 def test_all_files_of_an_exemplar_count():
     from pathlib import Path
 
@@ -81,6 +119,11 @@ def test_all_files_of_an_exemplar_count():
         (lambda folder: _lonely(folder), "lonely_mask.png: cannot be read .* expected the mask of lonely.png"),
         (lambda folder: _picture(folder, np.zeros((8, 8), bool)), "marks nothing"),
         (lambda folder: _picture(folder, np.ones((8, 9), bool)), "is 9 x 8 px, accepted: 8 x 8"),
+        (lambda folder: _deep(folder), "more than 8 bits"),
+        (
+            lambda folder: write(folder / "speck.geojson", shapely.box(10.1, 10.1, 10.4, 10.4)),
+            "covers no working pixel",
+        ),
         (lambda folder: write(folder / "far.geojson", shapely.box(900, 900, 950, 950)), "lies on slide"),
         (lambda folder: write(folder / "big.geojson", shapely.box(0, 0, 250, 250)), "125 x 125 working px, accepted"),
     ],
@@ -89,6 +132,11 @@ def test_mistakes_are_told_in_one_line(tmp_path, info, make, words):
     with pytest.raises(FormatError, match=words) as caught:
         read_exemplar(make(tmp_path), info, TILING, 64)
     assert "\n" not in str(caught.value)
+
+
+def _deep(folder):
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(folder / "deep.png")
+    return folder / "deep.png"
 
 
 def _lonely(folder):

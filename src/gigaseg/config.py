@@ -280,8 +280,9 @@ def _check_preset(path: str, preset: Preset) -> list[str]:
     try:
         card = read_card(preset.segmenter.name)
         card.complete(preset.segmenter.options)
-        # others bring their own: a checkpoint, or a file that the sheet names
-        known = preset.segmenter.checkpoint is None and not (card.needs_annotations or card.needs_prompts_file)
+        # others bring their own: a checkpoint, a file that the sheet names, or the label of what is shown
+        named = card.needs_annotations or card.needs_prompts_file or card.needs_exemplar
+        known = preset.segmenter.checkpoint is None and not named
         errors += _check_classes(f"{path}.classes", preset, card.classes if known else None)
         tile = preset.tiles.tile or card.tile
         overlap = card.overlap if preset.tiles.overlap is None else preset.tiles.overlap

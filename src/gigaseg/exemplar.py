@@ -6,22 +6,29 @@ several slides may share.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gigaseg.errors import FormatError, one_line
+from gigaseg.errors import FormatError, is_machine_fault, one_line
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import shapely
+    from PIL import Image
 
     from gigaseg.slides.base import SlideInfo
     from gigaseg.tiles.tiling import Tiling
 
 VECTORS = (".geojson", ".json", ".gpkg", ".parquet", ".shp", ".gz")
 """Endings of files of polygons; all others are pictures."""
+
+MOST_SHOWN = 8
+"""Most objects that serve as exemplars: each costs time in every tile."""
 
 MOST_PX = 4096
 """Largest side of a picture: it shows an object, not a slide."""
@@ -99,16 +106,19 @@ def _read_polygons(path: Path, info: SlideInfo, tiling: Tiling, side: int) -> Sh
         native = slide.read(Bounds(x, y, x + side, y + side).scaled(*tiling.scale), Shape2d(side, side))
     finally:
         slide.close()
-    masks, boxed = [], []
+    masks: list[npt.NDArray[np.bool_]] = []
+    boxed: list[bool] = []
     for polygon in polygons:
         a, b, c, d = polygon.bounds
-        if a >= x and b >= y and c <= x + side and d <= y + side:
+        if a >= x and b >= y and c <= x + side and d <= y + side and len(masks) < MOST_SHOWN:
             mask = rasterize([polygon], (side, side), transform=_shift(x, y), dtype=np.uint8).astype(bool)
+            if not mask.any() and not masks:
+                raise FormatError(f"{path}: its first polygon covers no working pixel; expected one around an object")
             if mask.any():
                 masks.append(mask)
                 boxed.append(is_box(polygon))
-    if not masks:
-        raise FormatError(f"{path}: its first polygon covers no working pixel; expected one around an object")
+    if len(polygons) > len(masks):
+        log.info("%s: %d of %d polygons serve as exemplars", path, len(masks), len(polygons))
     return Shown(slide.info.rendering.rgb(native), masks, boxed)
 
 
@@ -129,22 +139,25 @@ def _shift(x: float, y: float) -> Any:
 def _read_picture(path: Path) -> Shown:
     import numpy as np
 
-    rgb = _open(path, "RGB", "a picture")
+    rgb = _open(path, "a picture of 8 bits a channel").convert("RGB")
     beside = mask_beside(path)
-    labels = _open(beside, None, f"the mask of {path.name}: 0 is background, each other value an object")
-    if labels.ndim == 3:
-        labels = labels[..., :3].max(2)
-    if labels.shape != rgb.shape[:2]:
-        found, wanted = (" x ".join(str(n) for n in shape[1::-1]) for shape in (labels.shape, rgb.shape))
+    mask = _open(beside, f"the mask of {path.name}: 0 is background, each other value an object")
+    # of colours or transparency only the brightness counts
+    labels = np.asarray(mask if mask.mode in ("1", "L", "P") else mask.convert("RGB").convert("L")).astype(np.uint8)
+    if mask.size != rgb.size:
+        found, wanted = (" x ".join(str(n) for n in size) for size in (mask.size, rgb.size))
         raise FormatError(f"{beside}: is {found} px, accepted: {wanted}, as {path.name}")
-    masks = [labels == value for value in np.unique(labels) if value != 0]
+    # white is a mask, whose rim may be soft; less is numbers
+    values = np.unique(labels[labels > 0])
+    masks = [labels >= 128] if 255 in values else [labels == value for value in values[:MOST_SHOWN]]
+    if mask.mode == "1":
+        masks = [labels > 0] if len(values) else []
     if not masks:
         raise FormatError(f"{beside}: marks nothing; accepted: a mask whose object is not 0")
-    return Shown(rgb, masks, [False] * len(masks))
+    return Shown(np.asarray(rgb), masks, [False] * len(masks))
 
 
-def _open(path: Path, mode: str | None, what: str) -> npt.NDArray[Any]:
-    import numpy as np
+def _open(path: Path, what: str) -> Image.Image:
     from PIL import Image
 
     try:
@@ -153,6 +166,11 @@ def _open(path: Path, mode: str | None, what: str) -> npt.NDArray[Any]:
                 raise FormatError(
                     f"{path}: is {image.size[0]} x {image.size[1]} px, accepted: up to {MOST_PX} px a side"
                 )
-            return np.asarray(image.convert(mode) if mode else image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            if image.mode.startswith(("I", "F")):
+                raise FormatError(f"{path}: has more than 8 bits a channel; expected {what}")
+            image.load()
+            return image.copy()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if is_machine_fault(error):
+            raise
         raise FormatError(f"{path}: cannot be read ({one_line(error)}); expected {what}") from error

@@ -16,6 +16,7 @@ from gigaseg.segmenters.persense.correlation import (
     scattered,
     templates,
 )
+from gigaseg.segmenters.persense.idm import detect_points, grey_levels
 from gigaseg.segmenters.persense.similarity import SimilarityDetector
 
 PLACES = [(40, 40), (120, 48), (60, 130), (190, 100), (140, 150), (200, 30)]
@@ -76,6 +77,26 @@ def test_correlation_is_one_where_the_template_was_cut():
     assert best.shape == scene.shape
     assert best.max() == pytest.approx(1, abs=1e-3)
     assert np.unravel_index(best.argmax(), best.shape) == pytest.approx((40, 40), abs=1)
+
+
+@pytest.mark.parametrize("radius", [1.5, 2, 3, 4])
+def test_small_objects_have_points_too(radius):
+    y, x = np.mgrid[:80, :100] + 0.5
+    grey = np.full((80, 100), 50.0)
+    for cx, cy in [(20, 20), (60, 25), (40, 60)]:
+        grey[np.hypot(x - cx, y - cy) <= radius] = 200
+    scene = Scene(np.repeat(grey.astype(np.uint8)[..., None], 3, 2))
+    shown = Exemplar(scene, np.array([20 - radius, 20 - radius, 20 + radius, 20 + radius]), 1.0, np.pi * radius**2)
+    found = NccDensity().density(scene, [shown])
+    assert found.count >= 3
+    points = detect_points(grey_levels(found.map, 0.0, NccDensity().lone([shown])))
+    assert len(points.xy) == found.count
+
+
+def test_a_flat_exemplar_looks_like_nothing():
+    scene = Scene(ellipses([], noise=0))
+    noise = Scene(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    assert NccDensity().density(noise, [exemplar(scene)]).count == 0
 
 
 def test_an_exemplar_at_the_corner_has_templates():

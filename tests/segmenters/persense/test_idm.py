@@ -69,6 +69,13 @@ def test_discs_are_split_when_their_neck_is_narrow(distance, parts):
     assert len(found.xy) == parts
 
 
+def test_discs_cut_by_the_border_are_split_as_whole_ones_are():
+    y, x = np.mgrid[:80, :200]
+    discs = (np.hypot(x - 60, y - 0.5) <= 20) | (np.hypot(x - 96, y - 0.5) <= 20)  # halves
+    found = detect_points((255 * discs).astype(np.uint8), bound=1)
+    assert len(found.xy) == 2
+
+
 def test_a_gaussian_is_kept_up_to_two_deviations():
     sigma = 20.0
     y, x = np.mgrid[:201, :201]

@@ -1,6 +1,5 @@
 """PerSense as published, on pairs of pictures."""
 
-import numpy as np
 import pytest
 
 from gigaseg.segmenters.persense.one_shot import OneShot
@@ -11,7 +10,7 @@ def iou(found, truth):
     return (found & truth).sum() / (found | truth).sum()
 
 
-@pytest.mark.parametrize("options", [{}, {"density": "features", "detector": "none"}, {"guidance": "true"}])
+@pytest.mark.parametrize("options", [{}, {"density": "features", "detector": "none", "guidance": "true"}])
 def test_discs_like_the_one_shown_are_found(options):
     segmenter = OneShot.open("small-v1", "cpu", {"window": "20", **options})
     support, shown = discs(PLACES[:3])
@@ -28,7 +27,7 @@ def test_the_published_rules_run_and_cover_the_discs(rule):
     support, shown = discs(PLACES[:3])
     query, labels = discs(seed=5)
     found = segmenter.foreground(support, shown == 1, query)
-    assert (found & (labels > 0)).sum() > 0.7 * (labels > 0).sum()
+    assert iou(found, labels > 0) > 0.6
 
 
 def test_pictures_need_not_be_square_and_the_support_is_looked_at_once():
@@ -54,9 +53,3 @@ def test_names_of_what_is_used():
         "density": "ncc",
         "masks": "small",
     }
-    assert not segmenter.foreground(*_pair(), np.full((64, 64, 3), 30, np.uint8)).all()
-
-
-def _pair():
-    support, shown = discs(PLACES[:3])
-    return support, shown == 1

@@ -128,6 +128,18 @@ def test_it_is_built_from_a_picture_with_its_mask(tmp_path):
         load_segmenter("persense", Context(info, TILING, **given))
 
 
+def test_a_density_that_sees_nothing_is_an_error(loaded, tmp_path):
+    class Nothing(torch.nn.Module):
+        def forward(self, image: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+            return 0 * image[:, :1]
+
+    torch.jit.script(Nothing()).save(str(tmp_path / "nothing.pt"))
+    segmenter = PerSense.of(loaded, {"density": str(tmp_path / "nothing.pt")})
+    image, labels = discs()
+    with pytest.raises(SegmenterError, match="sees nothing in the exemplar's picture"):
+        segmenter.learn(image, [labels == 1])
+
+
 def test_mistakes_are_told_in_one_line(loaded):
     image, labels = discs()
     segmenter = PerSense.of(loaded, {})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -41,6 +42,30 @@ class Scene:
     def shape(self) -> tuple[int, int]:
         """Height and width, px."""
         return self.rgb.shape[0], self.rgb.shape[1]
+
+    def decorrelated(self, features: Tensor) -> Tensor:
+        """Features (C, h, w) less the mean of this scene's, and with channels that are uncorrelated in this scene."""
+        import torch
+
+        common, unmix = self._decorrelation
+        return torch.einsum("dc,chw->dhw", unmix, features - common)
+
+    @cached_property
+    def _decorrelation(self) -> tuple[Tensor, Tensor]:
+        """Mean of the features, (C, 1, 1), and the (C, C) that makes their channels uncorrelated.
+
+        The mean variance is added to all: there are not many more cells than channels.
+        """
+        import torch
+
+        if self.features is None:
+            raise ValueError("the scene has no features")
+        common = self.features.mean((1, 2), keepdim=True)
+        flat = (self.features - common).flatten(1)
+        covariance = flat @ flat.T / flat.shape[1]
+        shrunk = covariance + covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(flat), device=flat.device)
+        values, vectors = torch.linalg.eigh(shrunk)
+        return common, vectors @ torch.diag(values.rsqrt()) @ vectors.T
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,10 @@ LEAST = 0.3
 """Likeness from which on a place counts as an object."""
 
 
+FLAT = 1.0
+"""Deviation of grey levels below which an exemplar shows nothing to look for."""
+
+
 class NccDensity:
     """Zero-mean normalised cross-correlation of grey levels.
 
@@ -109,8 +113,8 @@ def likeness(scene: Scene, exemplars: Sequence[Exemplar]) -> npt.NDArray[np.floa
     known = exemplars[0].scene.features
     if scene.features is None or known is None:
         raise SegmenterError("likeness needs SAM's features of the picture and of the exemplar's")
-    common, unmix = _decorrelation(known)
-    there, here = (torch.einsum("dc,chw->dhw", unmix, of - common) for of in (known, scene.features))
+    there = exemplars[0].scene.decorrelated(known)
+    here = exemplars[0].scene.decorrelated(scene.features)
     best = np.full(scene.shape, -1, np.float32)
     for exemplar in exemplars:
         np.maximum(best, _cosines(here, there, scene.shape, exemplar), out=best)
@@ -140,19 +144,6 @@ def _cosines(features: Tensor, known: Tensor, shape: tuple[int, int], exemplar: 
     return np.asarray(resized.cpu(), np.float32)
 
 
-def _decorrelation(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of features (C, gh, gw), (C, 1, 1), and the (C, C) that makes their channels uncorrelated.
-
-    The mean variance is added to all: there are not many more cells than channels.
-    """
-    common = features.mean((1, 2), keepdim=True)
-    flat = (features - common).flatten(1)
-    covariance = flat @ flat.T / flat.shape[1]
-    shrunk = covariance + covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(flat), device=flat.device)
-    values, vectors = torch.linalg.eigh(shrunk)
-    return common, vectors @ torch.diag(values.rsqrt()) @ vectors.T
-
-
 def templates(exemplar: Exemplar) -> Iterator[npt.NDArray[np.float32]]:
     """An exemplar's grey levels with a margin, turned and mirrored in eight ways, in each of `SCALES`."""
     grey = _grey(exemplar.scene.rgb)
@@ -173,8 +164,12 @@ def templates(exemplar: Exemplar) -> Iterator[npt.NDArray[np.float32]]:
 def correlate(grey: npt.NDArray[np.float32], template: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Normalised cross-correlation with the template's middle at each pixel, (h, w); -1 where there is no contrast.
 
+    That is everywhere where the template has none itself.
+
     Beyond the border the picture is mirrored.
     """
+    if template.std() < FLAT:
+        return np.full(grey.shape, -1, np.float32)
     th, tw = template.shape
     top, left = th // 2, tw // 2
     padded = cv2.copyMakeBorder(grey, top, th - 1 - top, left, tw - 1 - left, cv2.BORDER_REFLECT_101)
@@ -186,16 +181,21 @@ def correlate(grey: npt.NDArray[np.float32], template: npt.NDArray[np.float32]) 
     return found
 
 
+def _deviation(side: float) -> float:
+    """Standard deviation of an object's Gaussian, px; one below 0.7 does not outlive IDM's erosion."""
+    return max(SIGMA * side, 0.75)
+
+
 def _middle(exemplars: Sequence[Exemplar]) -> float:
     side = float(np.mean([exemplar.side for exemplar in exemplars]))
-    return 1 / (math.tau * max(SIGMA * side, 0.5) ** 2)
+    return 1 / (math.tau * _deviation(side) ** 2)
 
 
 def gaussians(values: npt.NDArray[np.float32], exemplars: Sequence[Exemplar], least: float) -> Density:
     """A Gaussian of mass 1 at each peak above `least`, as wide as suits the exemplars."""
     side = float(np.mean([exemplar.side for exemplar in exemplars]))
     xy = peaks(values, WINDOW * side, least)
-    return Density(scattered(xy, values.shape, SIGMA * side), float(len(xy)))
+    return Density(scattered(xy, values.shape, _deviation(side)), float(len(xy)))
 
 
 def peaks(values: npt.NDArray[np.float32], window: float, least: float = -np.inf) -> npt.NDArray[np.float64]:

@@ -54,4 +54,6 @@ def density_generator(options: Mapping[str, Any], loaded: Loaded) -> DensityGene
         size=options["model_size"],
         exemplars=options["model_exemplars"],
         scale=options["model_scale"],
+        multiple=options["model_multiple"],
+        ceil=options["model_ceil"],
     )

@@ -33,6 +33,9 @@ SAME = 0.7
 _OUTSIDE = 10.0
 """Logit of the background where nothing was decoded."""
 
+_GUIDED = 1 << 17
+"""Cells of all points refined at a time with guidance, which sees the whole embedding: 128 MB with 256 channels."""
+
 _CHUNK = 64
 """Points refined at a time: their mask prompts are whole planes."""
 
@@ -79,9 +82,10 @@ def refine_points(
     third : make the third call; its score is taken, and the box of the second call, as in the published code.
     final_box : take the box of the third call's mask, as in the paper.
     """
+    chunk = _CHUNK if guidance is None else max(1, _GUIDED // (features.shape[1] * features.shape[2]))
     found = [
         _refine(backend, features, some, shape, window, guidance, third or final_box, final_box)
-        for some in np.split(xy, range(_CHUNK, len(xy), _CHUNK))
+        for some in np.split(xy, range(chunk, len(xy), chunk))
         if len(some)
     ]
     return Refined(

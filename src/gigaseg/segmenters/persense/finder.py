@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gigaseg.errors import SegmenterError
 from gigaseg.prompts.suppression import point_nms
 from gigaseg.sam.backend import Backend
 from gigaseg.segmenters.persense.base import Density, DensityGenerator, Detector, Exemplar, Mask, Picture, Scene
@@ -174,7 +175,13 @@ class Finder:
             self.detector.learn(exemplars)
         density = self.generator.density(scene, exemplars)
         full = max(_peak(density, exemplars), self.generator.lone(exemplars))
-        return self.points(scene, exemplars, Levels(0.0, full), density)
+        if not full > 0:
+            raise SegmenterError(
+                f"density '{self.generator.name}' sees nothing in the exemplar's picture; accepted: one that does"
+            )
+        # what was shown is there
+        count = max(density.count, float(len(exemplars)))
+        return self.points(scene, exemplars, Levels(0.0, full, count=count), density)
 
     def feedback(
         self, scene: Scene, xy: npt.NDArray[np.float64], exemplars: Sequence[Exemplar], target: Target

@@ -89,7 +89,7 @@ def detect_points(
     parts: list[npt.NDArray[np.float64]] = []
     whole: list[npt.NDArray[np.float64]] = []
     for contour, area in zip(contours, areas):
-        children = _children(contour) if area > bound else []
+        children = _children(contour, grey.shape) if area > bound else []
         split = len(children) > 1
         if split or keep_parents:
             parts += [_centre(child) for child in children]
@@ -102,14 +102,17 @@ def _outer(binary: npt.NDArray[Any]) -> list[npt.NDArray[np.int32]]:
     return [np.asarray(c, np.int32) for c in cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]]
 
 
-def _children(contour: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
-    """Contours of what lies deeper than half of the contour's greatest depth."""
+def _children(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> list[npt.NDArray[np.int32]]:
+    """Contours of what lies deeper than half of the contour's greatest depth; beyond the map's border it goes on."""
     x, y, width, height = cv2.boundingRect(contour)
-    filled = np.zeros((height + 2, width + 2), np.uint8)
-    cv2.drawContours(filled, [contour - (x - 1, y - 1)], -1, 255, cv2.FILLED)
+    left, top = int(x > 0), int(y > 0)
+    right, bottom = int(x + width < shape[1]), int(y + height < shape[0])
+    filled = np.zeros((top + height + bottom, left + width + right), np.uint8)
+    corner = (x - left, y - top)
+    cv2.drawContours(filled, [contour - corner], -1, 255, cv2.FILLED)
     depth = cv2.distanceTransform(filled, cv2.DIST_L2, 3)
     deep = (depth > 0.5 * depth.max()).astype(np.uint8)
-    return [child + (x - 1, y - 1) for child in _outer(deep)]
+    return [child + np.array(corner, np.int32) for child in _outer(deep)]
 
 
 def _centre(contour: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ from gigaseg.sam.masks import best, picked
 from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.prompting import point_sets
 from gigaseg.segmenters.persense.backends import detector, label_extractor
-from gigaseg.segmenters.persense.base import DensityGenerator, Detector, LabelExtractor
+from gigaseg.segmenters.persense.base import BackEnd, DensityGenerator, Detector, LabelExtractor
 from gigaseg.segmenters.persense.checkpoint import Loaded
 from gigaseg.segmenters.persense.densities import density_generator
 from gigaseg.segmenters.persense.finder import Finder, Rules
@@ -60,8 +60,8 @@ class Kit:
         rules = Rules(**{name: options[name] for name in names}, alike=options["rule"] == "clamped")
         return cls(
             backend=loaded.backend,
-            labels=label_extractor(options["label"], device=device),
-            detector=detector(options["detector"], device=device),
+            labels=label_extractor(options["label"], options["label_model"], device),
+            detector=detector(options["detector"], options["detector_model"], device),
             density=density_generator(options, loaded),
             rules=rules,
             options=options,
@@ -71,12 +71,12 @@ class Kit:
     @property
     def back_ends(self) -> dict[str, str]:
         """Names of what is used, by role."""
-        return {
-            "label": self.labels.name,
-            "detector": "none" if self.detector is None else self.detector.name,
-            "density": self.density.name,
-            "masks": self.backend.config.name,
-        }
+        named: dict[str, BackEnd | None] = {"label": self.labels, "detector": self.detector, "density": self.density}
+        found = {role: "none" if one is None else one.name for role, one in named.items()}
+        for role, one in named.items():
+            if one is not None and not one.deterministic:
+                found[role] += ", not deterministic"
+        return {**found, "masks": self.backend.config.name}
 
     def finder(self, backend: Backend, label: str) -> Finder:
         """What looks for objects of a name, with SAM at a scale."""

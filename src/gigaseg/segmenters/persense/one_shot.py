@@ -28,8 +28,9 @@ LEAST_SIDE = 512
 class OneShot:
     """Foreground of a query like the object of a support picture.
 
-    With the options ``rule=paper`` or ``rule=code`` each step is as published; else what `gigaseg.segmenters.persense`
-    proposes applies: candidates alike in size, and masks of fitting area alone.
+    With the options ``rule=paper`` or ``rule=code`` each step is as published, but that a picture that is not square is
+    mirrored to one, and what is mirrored counts in the number of objects and in the levels of the density; else what
+    `gigaseg.segmenters.persense` proposes applies: candidates alike in size, and masks of fitting area alone.
 
     Parameters
     ----------

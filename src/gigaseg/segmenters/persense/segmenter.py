@@ -131,8 +131,10 @@ class PerSense(OverSam[Loaded]):
         """Each tile, its pixels, SAM's features of it and the points that prompt it."""
         if self._finder is None or self.reference is None:
             raise SegmenterError("segmenter 'persense' was shown no exemplar; call learn() first")
-        step = 1 if batch.images.device.type == "cpu" else len(batch.tiles)
-        for start in range(0, len(batch.tiles), max(1, step)):
+        step = 1
+        if batch.images.device.type != "cpu":  # enlarged tiles take their memory
+            step = max(1, int(len(batch.tiles) / max(1.0, self._finder.backend.scale**2)))
+        for start in range(0, len(batch.tiles), step):
             images = batch.images[start : start + step]
             embedding = self._finder.backend.encode(images).embedding.float()
             for tile, image, features in zip(batch.tiles[start : start + step], images, embedding):
