@@ -10,7 +10,7 @@ from typing import Any
 from gigaseg.devices import choose_device
 from gigaseg.errors import SegmenterError, is_machine_fault, one_line
 
-_SHOWN = 200
+SHOWN = 200
 """Most characters of another package's message in one of ours."""
 
 
@@ -85,7 +85,7 @@ def pretrained(
         if is_machine_fault(error) or isinstance(error, torch.OutOfMemoryError):
             raise
         raise SegmenterError(
-            f"{name}: back end '{back_end}' cannot load it ({one_line(error)[:_SHOWN]}); accepted: a folder, or a name "
+            f"{name}: back end '{back_end}' cannot load it ({one_line(error)[:SHOWN]}); accepted: a folder, or a name "
             f"on the Hugging Face hub, of a model of type '{model_type}'"
         ) from error
     lacking = sorted(str(key) for key in info["missing_keys"])

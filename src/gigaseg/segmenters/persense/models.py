@@ -30,7 +30,7 @@ from gigaseg.devices import choose_device
 from gigaseg.errors import SegmenterError, is_machine_fault, one_line
 from gigaseg.files import sha256_file
 from gigaseg.segmenters.persense.base import Density, Exemplar, Picture, Scene
-from gigaseg.segmenters.persense.hub import needed
+from gigaseg.segmenters.persense.hub import SHOWN, needed
 from gigaseg.segmenters.persense.strip import beside
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -38,9 +38,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _Map = npt.NDArray[np.float64]
 _Run = Callable[[Tensor, Tensor], Any]
-
-_SHOWN = 200
-"""Most characters of another package's message in one of ours."""
 
 
 class ModelDensity:
@@ -233,4 +230,4 @@ def _onnx(path: Path, device: torch.device) -> _Run:
 def _last(error: Exception) -> str:
     """What went wrong; TorchScript tells it last, after where."""
     lines = [one_line(line) for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:_SHOWN]
+    return (lines[-1] if lines else type(error).__name__)[:SHOWN]
