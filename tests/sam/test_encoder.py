@@ -156,6 +156,14 @@ def test_the_fused_kernels_of_gpus_and_of_compiled_encoders_give_the_same(tiny, 
         assert (encode(tiny, images).embedding - whole).abs().max() <= 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated", "ignore::torch.jit.TracerWarning")
+def test_a_traced_encoder_gives_the_same_for_other_images(tiny):
+    encoder, images = copy.deepcopy(tiny).requires_grad_(False), torch.randn(2, 1, 3, 96, 96)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda x: encode(encoder, x).embedding, images[0])
+        assert (traced(images[1]) - tiny(images[1])).abs().max() <= 2e-5
+
+
 def test_the_batch_does_not_matter(tiny):
     images = torch.randn(3, 3, 96, 96)
     with torch.inference_mode():

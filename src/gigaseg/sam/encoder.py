@@ -236,7 +236,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, towards_h: Tensor, toward
         logits = (logits + by_row[..., None] + by_column[..., None, :]).flatten(-2)
         return torch.matmul(logits.softmax(-1), value)
     if query.dtype == torch.float32 and not learning:
-        if query.device.type == "cpu" and not torch.compiler.is_compiling():
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if query.device.type == "cpu" and not traced:  # tracers do not see what is written into a buffer
             return _in_pieces(query, key, value, by_row, by_column)
         step = max(1, _BIAS_BYTES // (4 * n * heads * tokens))
         parts = [

@@ -1,7 +1,7 @@
 """A first look at a tile: whether anything at all stands out in it, told in about a millisecond.
 
 What is blank costs an encoder as much as tissue does: padding of a scan, dark fields, glass in the margin of the
-foreground. A tile is called blank only where it is more even than objects that a segmenter accepts: those of `centersam`
+foreground. A tile is called blank only where it is more even than what a segmenter accepts: objects of `centersam`
 differ from their surroundings by 3 grey levels or more (`gigaseg.segmenters.contrast`). Doubtful tiles are not blank,
 those with noise, dust or a gradient among them.
 """
@@ -17,7 +17,7 @@ BLOCK = 8
 
 LEAST_RANGE = 2.0
 """Grey levels of 255 between the brightest and the darkest square, from which on a tile is not blank: what is left of
-a difference of 3 in a square that a small object fills by two thirds. `benchmarks/shortcuts.py` counts what it skips."""
+a difference of 3 in a square that a small object fills by two thirds; `benchmarks/shortcuts.py` counts what is lost."""
 
 
 def is_blank(pixels: npt.NDArray[np.uint8]) -> bool:
