@@ -137,12 +137,31 @@ def test_tables_that_were_trained_are_seen_by_the_next_call(tiny):
     assert (after - expected).abs().max() <= 2e-5
 
 
-def test_a_long_bias_is_cut_into_pieces_without_a_change(tiny, monkeypatch):
+@pytest.mark.parametrize("queries", [1, 50, 144, 10 * 144], ids="{} queries at a time".format)
+def test_long_attention_is_cut_into_pieces_without_a_change(tiny, monkeypatch, queries):
+    images = torch.randn(2, 3, 96, 96)  # 12 x 12 = 144 tokens in the global blocks, and 4 heads
+    with torch.inference_mode():
+        expected = tiny(images)
+        monkeypatch.setattr("gigaseg.sam.encoder._LOGIT_BYTES", 4 * 144 * queries)
+        assert (encode(tiny, images).embedding - expected).abs().max() <= 2e-5
+
+
+def test_the_fused_kernels_of_gpus_and_of_compiled_encoders_give_the_same(tiny, monkeypatch):
     images = torch.randn(1, 3, 96, 96)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
     with torch.inference_mode():
         whole = encode(tiny, images).embedding
+        assert (whole - tiny(images)).abs().max() <= 2e-5
         monkeypatch.setattr("gigaseg.sam.encoder._BIAS_BYTES", 4 * 4 * 144 * 50)  # 50 of 144 queries
         assert (encode(tiny, images).embedding - whole).abs().max() <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated", "ignore::torch.jit.TracerWarning")
+def test_a_traced_encoder_gives_the_same_for_other_images(tiny):
+    encoder, images = copy.deepcopy(tiny).requires_grad_(False), torch.randn(2, 1, 3, 96, 96)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda x: encode(encoder, x).embedding, images[0])
+        assert (traced(images[1]) - tiny(images[1])).abs().max() <= 2e-5
 
 
 def test_the_batch_does_not_matter(tiny):

@@ -24,7 +24,10 @@ _SMALL_WINDOW = 14 * 14
 """Tokens of a window up to which gradients on a CPU are quicker through plain matrix products than fused kernels."""
 
 _BIAS_BYTES = 64 << 20
-"""Most bytes of attention bias held at a time on the path that writes it out; more costs memory and gains no speed."""
+"""Most bytes of attention bias held at a time before fused kernels; more costs memory and gains no speed."""
+
+_LOGIT_BYTES = 4 << 20
+"""Most bytes of attention logits held at a time on a CPU: what stays in its caches from one step to the next."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,15 @@ def relative_positions(table: Tensor, side: int) -> Tensor:
 
 def _block(block: Any, index: int, x: Tensor, adapter: Adapter | None) -> Tensor:
     x = x + _attention(block, index, block.norm1(x), adapter)
-    x = x + block.mlp(block.norm2(x))
+    x = x + _mlp(block.mlp, block.norm2(x))
     return x if adapter is None else adapter.output(index, x)
+
+
+def _mlp(mlp: Any, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return cast(Tensor, mlp(x))
+    # in place: on a CPU fresh pages for the widest of all tensors take longer than the function itself
+    return cast(Tensor, mlp.lin2(torch.ops.aten.gelu_(mlp.lin1(x))))
 
 
 def _attention(block: Any, index: int, x: Tensor, adapter: Adapter | None) -> Tensor:
@@ -205,13 +215,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, towards_h: Tensor, toward
 
     Notes
     -----
-    The logit of query i and key j is q.k / sqrt c + q.Rh + q.Rw. Three ways, equal but for rounding:
+    The logit of query i and key j is q.k / sqrt c + q.Rh + q.Rw. Four ways, equal but for rounding:
 
     - The terms q.Rh and q.Rw join the query as h + w further channels, against one-hot rows and columns joined to the
       key. The kernel then needs no bias: nothing of size (h w)^2 is written, in the gradient neither, and flash kernels
       apply. Better in half precision and with gradients.
     - The sum of both terms is written out as the kernel's bias, in pieces of queries. Better in float32 without
       gradients, where the further channels cost more than the bias.
+    - On a CPU the same with no fused kernel, in pieces that stay in its caches (`_in_pieces`).
     - Windows with gradients on a CPU: all is written out, with no fused kernel; a quarter less time for `small`.
     """
     n, heads, tokens, c = query.shape
@@ -219,12 +230,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, towards_h: Tensor, toward
     grid = query.view(n, heads, h, w, c)
     by_row = torch.einsum("nahwc,hkc->nahwk", grid, towards_h).reshape(n, heads, tokens, h)
     by_column = torch.einsum("nahwc,wkc->nahwk", grid, towards_w).reshape(n, heads, tokens, w)
-    learning = torch.is_grad_enabled() and (by_row.requires_grad or key.requires_grad)
+    learning = torch.is_grad_enabled() and (by_row.requires_grad or key.requires_grad or value.requires_grad)
     if learning and tokens <= _SMALL_WINDOW and query.device.type == "cpu":
         logits = torch.matmul(query * c**-0.5, key.mT).view(n, heads, tokens, h, w)
         logits = (logits + by_row[..., None] + by_column[..., None, :]).flatten(-2)
         return torch.matmul(logits.softmax(-1), value)
     if query.dtype == torch.float32 and not learning:
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if query.device.type == "cpu" and not traced:  # tracers do not see what is written into a buffer
+            return _in_pieces(query, key, value, by_row, by_column)
         step = max(1, _BIAS_BYTES // (4 * n * heads * tokens))
         parts = [
             F.scaled_dot_product_attention(
@@ -248,3 +262,37 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, towards_h: Tensor, toward
         scale=1.0,
     )
     return out[..., :c]
+
+
+def _in_pieces(query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
+    """Attention by plain matrix products in one buffer for the logits: some heads, or some queries of one, at a time.
+
+    Parameters
+    ----------
+    query, key, value : (n, heads, h w, c).
+    by_row, by_column : (n, heads, h w, h) and (n, heads, h w, w), the terms of each query and row or column of keys.
+
+    Returns
+    -------
+    (n, heads, h w, c).
+    """
+    n, heads, tokens, c = query.shape
+    query, key, value, by_row, by_column = (x.flatten(0, 1) for x in (query * c**-0.5, key, value, by_row, by_column))
+    most = max(1, _LOGIT_BYTES // (4 * tokens))
+    rows, maps = min(most, tokens), max(1, min(most // tokens, n * heads))
+    buffer = query.new_empty(maps * rows * tokens)
+    out = torch.empty_like(value, memory_format=torch.contiguous_format)
+    for first in range(0, n * heads, maps):
+        some = slice(first, first + maps)
+        for start in range(0, tokens, rows):
+            part = query[some, start : start + rows]
+            logits = buffer[: part.shape[0] * part.shape[1] * tokens].view(*part.shape[:2], tokens)
+            torch.add(
+                by_row[some, start : start + rows, :, None],
+                by_column[some, start : start + rows, None],
+                out=logits.view(*part.shape[:2], by_row.shape[2], by_column.shape[2]),
+            )
+            logits.baddbmm_(part, key[some].mT)
+            torch.softmax(logits, -1, out=logits)
+            torch.bmm(logits, value[some], out=out[some, start : start + rows])
+    return out.view(n, heads, tokens, c)
