@@ -35,7 +35,16 @@ LAYERS = [
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
-MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "devices", "instances.batches", "instances.tile")
+MAY_IMPORT_TORCH = (
+    "sam",
+    "prompts",
+    "segmenters",
+    "train",
+    "devices",
+    "instances.model",
+    "instances.pipeline",
+    "instances.transfer",
+)
 
 
 def layer_of(name):

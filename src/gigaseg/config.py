@@ -46,7 +46,10 @@ class SegmenterConfig:
         None, "model weights: a file, or a name such as vit_b; null for the one the segmenter's card names"
     )
     device: str = key("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU when there is one")
-    batch_size: int = key(8, "tiles per batch; results are the same for the same batch size", low=1, high=4096)
+    batch_size: int | None = key(
+        None, "tiles that a GPU works on at a time; null: what its free memory takes, up to 64", low=1, high=4096
+    )
+    skip_blank: bool = key(True, "models are not asked about tiles in which nothing stands out")
     overlaps: str | None = key(
         None,
         "exclusive: within a tile the higher score keeps shared pixels; keep: masks may overlap; null: the card's",

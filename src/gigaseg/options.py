@@ -148,7 +148,7 @@ GRID_PRESET = ("unit", "working_resolution", "object_diameter")
 MERGING = ("name", "checkpoint", "options")
 """Keys of a segmenter that decide how the points it proposed are merged."""
 
-PROPOSING = (*MERGING, "device", "batch_size")
+PROPOSING = (*MERGING, "device", "batch_size", "skip_blank")
 """Keys of a segmenter that decide which points it proposes."""
 
 GRID_TILES = ("tile", "overlap", "tiles_per_shard")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from gigaseg.instances.tile import tile_rows
+from gigaseg.instances.transfer import to_host
 from gigaseg.segmenters.base import TileInstances
 from gigaseg.tiles.tiling import Tiling
 
@@ -21,7 +22,11 @@ def found(boxes, scores, masks=None, prob=None):
 
 
 def rows(instances, row=0, col=0, *, exclusive=True, classes=("a",)):
-    return tile_rows(instances, TILING.get(row, col), TILING, classes, exclusive=exclusive)
+    return tile_rows(host(instances, row, col, exclusive=exclusive), TILING.get(row, col), TILING, classes)
+
+
+def host(instances, row=0, col=0, *, exclusive=True):
+    return to_host([instances], [TILING.get(row, col)], TILING, exclusive=exclusive)[0]
 
 
 def test_the_higher_score_keeps_shared_pixels_and_the_first_among_equals():
@@ -33,10 +38,10 @@ def test_the_higher_score_keeps_shared_pixels_and_the_first_among_equals():
 def test_it_is_counted_who_lost_all_pixels_and_who_had_none_on_the_slide():
     counts = Counter()
     masks = found([(0, 0, 10, 10), (2, 2, 5, 5), (55, 0, 60, 10)], [0.9, 0.1, 0.5])
-    tile_rows(masks, TILING.get(0, 0), TILING, ("a",), exclusive=True, counts=counts)
+    tile_rows(host(masks), TILING.get(0, 0), TILING, ("a",), counts=counts)
     assert counts == {"instances": 2, "lost_to_others": 1, "empty": 0}
     told = replace(masks, left_out={"empty": 3, "below_min_score": 4})
-    tile_rows(told, TILING.get(1, 1), TILING, ("a",), exclusive=False, counts=counts)
+    tile_rows(host(told, 1, 1, exclusive=False), TILING.get(1, 1), TILING, ("a",), counts=counts)
     assert counts == {"instances": 4, "lost_to_others": 1, "empty": 4, "below_min_score": 4}
 
 

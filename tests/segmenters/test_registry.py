@@ -103,6 +103,7 @@ card = read_card("square")
 assert "torch" not in sys.modules and "other.model" not in sys.modules
 import torch
 from gigaseg.instances.tile import tile_rows
+from gigaseg.instances.transfer import to_host
 from gigaseg.segmenters.base import Context, TileBatch
 from gigaseg.segmenters.registry import load_segmenter
 from gigaseg.testing import ArraySlide
@@ -112,7 +113,8 @@ tiling = Tiling(64, 8, 100, 100, (1, 1), (1, 1), "px")
 square = load_segmenter("square", Context(slide.info, tiling, options=card.complete({"side": "5"})))
 tile = tiling.get(0, 1)
 found = square.segment(TileBatch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [tile]))
-print(tile_rows(found[0], tile, tiling, card.classes, exclusive=True).geometry[0].bounds)
+host = to_host(found[:1], [tile], tiling, exclusive=True)[0]
+print(tile_rows(host, tile, tiling, card.classes).geometry[0].bounds)
 """
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)

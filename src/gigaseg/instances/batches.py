@@ -1,23 +1,19 @@
-"""Work on the tiles of a shard, batch by batch and resumable: what the steps that run a segmenter share.
+"""What the steps that run a segmenter work on: the tiles of a shard, and the parts in which they are finished.
 
-Each finished batch lies in ``.parts/STEP-NNN/<digest>/BBBB.parquet`` until the shard's table is written; a killed run
-goes on from there. Parts of another digest are discarded. Batches are fixed by tile index and the last one is padded,
-so that the same batch always holds the same tiles.
+Each finished part lies in ``.parts/STEP-NNN/<digest>/PPPP.parquet`` until the shard's table is written; a killed run
+goes on from there. Parts of another digest are discarded. A part is a run of tiles fixed by their index, however many
+a model works on at a time.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from gigaseg import __version__
 from gigaseg.config import SegmenterConfig
@@ -25,8 +21,6 @@ from gigaseg.devices import choose_device
 from gigaseg.errors import FormatError
 from gigaseg.files import digest as content_digest
 from gigaseg.files import read_metadata, same_slide, sha256_file
-from gigaseg.instances.classes import ClassTable
-from gigaseg.processes import end_with_parent
 from gigaseg.prompts.table import PromptTable
 from gigaseg.sam.downloads import base_reference, checked_sha256, checkpoint_path, named_base
 from gigaseg.segmenters.card import Card, read_card
@@ -35,21 +29,18 @@ from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.tiling import Tile
 
 if TYPE_CHECKING:
-    from gigaseg.segmenters.base import Context, Segmenter, TileBatch
+    from gigaseg.segmenters.base import Context
     from gigaseg.tiles.source import TileSource
 
 log = logging.getLogger(__name__)
 
-_LARGE_MODEL = 256_000_000
-"""Bytes of a checkpoint, with its base, above which it is loaded once and not once a process."""
-
-Work = Callable[["Job", "Segmenter", "TileBatch", int, Path], None]
-"""Does one batch, of which the first so many tiles are no padding, and writes its part; a function of a module."""
+PART = 4
+"""Tiles of a part: neighbours, which share what a reader keeps decoded; few, so that little is done again."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker process needs to do batches of one shard.
+    """All that a worker process needs to do tiles of one shard.
 
     Attributes
     ----------
@@ -123,16 +114,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the batches of a shard are put aside.
+    """Where the tiles of a shard are put aside, some at a time.
 
     Attributes
     ----------
     folder : of this digest's parts.
     format : of their tables.
+    tiles : of the shard, in order.
     """
 
     folder: Path
     format: str
+    tiles: list[Tile]
 
     @classmethod
     def beside(cls, out: Path, step: str, format: str, job: Job, side_files: Sequence[str | Path | None] = ()) -> Parts:
@@ -141,20 +134,32 @@ class Parts:
         state += [str(job.tiles), sorted(job.class_names.items()), [[tile.row, tile.col] for tile in job.chosen]]
         state += [sha256_file(path) if path and Path(path).is_file() else None for path in side_files]
         folder = out.parent.parent if out.parent.name in ("instances", "prompts") else out.parent
-        return cls(folder / ".parts" / f"{step}-{out.stem}" / (job.metadata["digest"] or content_digest(state)), format)
+        digest = job.metadata["digest"] or content_digest(state)
+        return cls(folder / ".parts" / f"{step}-{out.stem}" / digest, format, job.chosen)
 
-    def file(self, batch: int) -> Path:
-        """The part of a batch."""
-        return self.folder / f"{batch:04d}.parquet"
+    def __len__(self) -> int:
+        return -(-len(self.tiles) // PART)
 
-    def is_finished(self, batch: int) -> bool:
-        """Whether a batch has its part; a damaged one (power loss, say) is done again."""
-        if not self.file(batch).exists():
+    def file(self, part: int) -> Path:
+        """The table of a part."""
+        return self.folder / f"{part:04d}.parquet"
+
+    def of(self, part: int) -> list[Tile]:
+        """The tiles of a part."""
+        return self.tiles[part * PART : (part + 1) * PART]
+
+    def missing(self) -> list[int]:
+        """The parts that are to be made."""
+        return [part for part in range(len(self)) if not self._is_finished(part)]
+
+    def _is_finished(self, part: int) -> bool:
+        """Whether a part is there; a damaged one (power loss, say) is made again."""
+        if not self.file(part).exists():
             return False
         try:
-            read_metadata(self.file(batch), self.format)
+            read_metadata(self.file(part), self.format)
         except FormatError as error:
-            log.warning("doing a batch again: %s", error)
+            log.warning("making a part again: %s", error)
             return False
         return True
 
@@ -173,47 +178,9 @@ class Parts:
             self.folder.parent.parent.rmdir()
 
 
-def run_batches(job: Job, work: Work, parts: Parts, workers: int) -> list[Path]:
-    """Do the batches of a shard that have no part yet.
-
-    Parameters
-    ----------
-    job : its `device` is chosen by the segmenter's configuration.
-    work : what to do.
-    parts : where the batches go.
-    workers : processes of one thread each where the CPU computes; the result is the same for any number. A model too
-        large to be held several times gets one process with so many threads.
-
-    Returns
-    -------
-    The parts of all batches, in order.
-    """
-    parts.discard_others()
-    batches = -(-len(job.chosen) // job.segmenter.batch_size)
-    missing = [batch for batch in range(batches) if not parts.is_finished(batch)]
-    if len(missing) < batches:
-        log.info("going on after %d of %d batches", batches - len(missing), batches)
-    done = batches - len(missing)
-    for batch in _run(job, work, parts, missing, _processes(job, workers)):
-        done += 1
-        log.info("batch %d finished, %d of %d", batch, done, batches)
-    return [parts.file(batch) for batch in range(batches)]
-
-
 def device_of(job: Job) -> str:
     """Where the job's segmenter runs."""
     return choose_device(job.segmenter.device) if job.card.needs_gpu else "cpu"
-
-
-def _processes(job: Job, workers: int) -> int:
-    """How many processes share the batches: on a CPU they gain more than threads do."""
-    if job.device != "cpu":
-        return 1
-    large = job.checkpoint is not None and model_bytes(job.checkpoint) > _LARGE_MODEL
-    import torch
-
-    torch.set_num_threads(workers if large else 1)  # also where there turns out to be work for one process only
-    return 1 if large else workers
 
 
 def model_bytes(checkpoint: Path) -> int:
@@ -223,50 +190,8 @@ def model_bytes(checkpoint: Path) -> int:
     return whole + checkpoint.stat().st_size
 
 
-def _run(job: Job, work: Work, parts: Parts, batches: list[int], workers: int) -> Iterator[int]:
-    """Do the batches, in order of completion of their predecessors."""
-    workers = min(workers, len(batches))
-    if workers <= 1:
-        worker = _Worker(job, work, parts)
-        for batch in batches:
-            worker.run(batch)
-            yield batch
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(job, work, parts)) as pool:
-        yield from pool.map(_run_one, batches)
-
-
-class _Worker:
-    """A segmenter and its source of tiles, opened once."""
-
-    def __init__(self, job: Job, work: Work, parts: Parts) -> None:
-        from gigaseg.segmenters.registry import load_segmenter
-
-        self._job, self._work, self._parts = job, work, parts
-        self._segmenter: Segmenter = load_segmenter(job.card.name, job.context)
-        self._source = _open_source(job)
-        ClassTable(self._segmenter.card.classes, job.class_names).check(job.card.name)
-
-    def run(self, batch: int) -> None:
-        """Do one batch."""
-        import torch
-
-        from gigaseg.segmenters.base import TileBatch
-
-        size = self._job.segmenter.batch_size
-        tiles = self._job.chosen[batch * size : (batch + 1) * size]
-        images = np.stack([self._source.read(tile) for tile in tiles])
-        real = len(tiles)
-        if self._job.device != "cpu" or self._job.card.needs_gpu:
-            padding = size - real
-            images = np.concatenate([images, np.repeat(images[-1:], padding, axis=0)])
-            tiles = tiles + tiles[-1:] * padding
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self._job.device)
-        found = TileBatch(images=tensor, tiles=tiles)
-        self._work(self._job, self._segmenter, found, real, self._parts.file(batch))
-
-
-def _open_source(job: Job) -> TileSource:
+def open_source(job: Job) -> TileSource:
+    """Where the pixels of the job's tiles come from: the store, or the slide."""
     from gigaseg.tiles.source import SlideTiles
 
     if job.tiles is None:
@@ -277,25 +202,3 @@ def _open_source(job: Job) -> TileSource:
     if store.slide != job.grid.slide or store.shard != job.shard or store.tiling != job.grid.tiling:
         raise FormatError(f"{job.tiles}: made for another slide, shard or grid; run tile again")
     return store
-
-
-_task: tuple[Job, Work, Parts]
-_worker: _Worker | None = None
-
-
-def _start(*task: Any) -> None:
-    global _task
-    import torch
-
-    _task = task
-    end_with_parent()
-    torch.set_num_threads(1)
-    logging.basicConfig(level=logging.WARNING)
-
-
-def _run_one(batch: int) -> int:
-    global _worker
-    if _worker is None:
-        _worker = _Worker(*_task)  # here and not in _start, whose errors the pool does not pass on
-    _worker.run(batch)
-    return batch

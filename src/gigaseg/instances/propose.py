@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gigaseg.config import SegmenterConfig
 from gigaseg.errors import SegmenterError
-from gigaseg.instances.batches import Job, Parts, device_of, run_batches
+from gigaseg.instances.batches import Job, Parts, device_of
+from gigaseg.instances.pipeline import Step, run_parts
 from gigaseg.prompts.proposals import PROPOSALS_FORMAT, read_proposals, write_proposals
 from gigaseg.prompts.proposed import TileProposals, in_slide
 
 if TYPE_CHECKING:
-    from gigaseg.segmenters.base import Proposer, Segmenter, TileBatch
+    from gigaseg.segmenters.base import Proposals, Proposer, Segmenter, TileBatch
+    from gigaseg.tiles.tiling import Tile
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,8 @@ def propose(
         return 0
     job = replace(job, device=device_of(job))
     parts = Parts.beside(target, "propose", PROPOSALS_FORMAT, job)
-    found = [read_proposals(part) for part in run_batches(job, _propose_batch, parts, workers)]
+    ran = run_parts(job, Step(_propose_tiles, _write_part), parts, workers)
+    found = [read_proposals(part) for part in ran.files]
     classes = found[0][1]
     points = TileProposals.concat([some for some, _, _ in found], len(classes))
     write_proposals(target, points, classes, job.metadata)
@@ -73,8 +77,16 @@ def propose(
     return len(points)
 
 
-def _propose_batch(job: Job, segmenter: Segmenter, batch: TileBatch, real: int, part: Path) -> None:
-    """Propose points on one batch and write its part."""
-    found = cast("Proposer", segmenter).propose(batch)
-    classes = segmenter.card.classes
-    write_proposals(part, in_slide(found[:real], batch.tiles[:real], len(classes)), classes, job.metadata)
+def _propose_tiles(job: Job, segmenter: Segmenter, batch: TileBatch) -> list[Proposals]:
+    """The points that a segmenter proposes on tiles."""
+    return cast("Proposer", segmenter).propose(batch)
+
+
+def _write_part(
+    job: Job, tiles: Sequence[Tile], found: Sequence[Proposals | None], told: Mapping[str, Any], part: Path
+) -> None:
+    """Put the points of some tiles into the slide's frame."""
+    classes = told["classes"]
+    some = [(points, tile) for points, tile in zip(found, tiles) if points is not None]
+    points = in_slide([points for points, _ in some], [tile for _, tile in some], len(classes))
+    write_proposals(part, points, classes, job.metadata)

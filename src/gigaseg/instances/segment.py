@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,17 @@ from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError, SegmenterError
 from gigaseg.exemplar import exemplar_files
 from gigaseg.files import same_slide
-from gigaseg.instances.batches import Job, Parts, device_of, run_batches
+from gigaseg.instances.batches import Job, Parts, device_of
 from gigaseg.instances.classes import ClassTable
+from gigaseg.instances.pipeline import Step, run_parts
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
+from gigaseg.instances.tile import HostInstances, tile_rows
 from gigaseg.prompts.counts import FATES, of_file, of_slide, total
 from gigaseg.prompts.table import PromptTable
 from gigaseg.segmenters.card import Card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
-from gigaseg.tiles.tiling import Tiling
+from gigaseg.tiles.tiling import Tile, Tiling
 
 if TYPE_CHECKING:
     from gigaseg.segmenters.base import Segmenter, TileBatch
@@ -60,8 +62,9 @@ def segment(
         points as hints, which looks at all.
     object_diameter : typical object diameter in the slide's unit, where the preset states one.
     class_names : names of classes of the segmenter and the ones they get; those that get the same become one.
-    workers : processes of one thread each where the CPU computes; the result is the same for any number. A model too
-        large to be held several times gets one process with so many threads.
+    workers : processes of one thread each where the CPU computes; where one model computes for all (a GPU, or weights
+        too large to be held several times) the processes that read and write for it. The result is the same for any
+        number.
     digest : of the step; unfinished work of another digest is discarded.
 
     Returns
@@ -102,13 +105,12 @@ def segment(
     job = replace(job, prompts=prompted, device=device_of(job))
     shown = [*(exemplar_files(job.exemplar) if job.exemplar else []), *card.files(job.metadata["options"])]
     parts = Parts.beside(target, "segment", INSTANCES_FORMAT, job, (annotations, prompts, *shown))
-    found = [read_instances(part, stitched=False) for part in run_batches(job, _segment_batch, parts, workers)]
+    ran = run_parts(job, Step(_segment_tiles, _write_part), parts, workers)
+    found = [read_instances(part, stitched=False) for part in ran.files]
     instances = Instances.concat([rows for rows, _ in found])
-    metadata = job.metadata
+    metadata = job.metadata | told_by([told for _, told in found])
     if prompted is not None:
-        metadata["prompts"] = of_slide(batch_metadata for _, batch_metadata in found)
-    if "back_ends" in found[0][1]:
-        metadata["back_ends"] = found[0][1]["back_ends"]
+        metadata["prompts"] = of_slide(told for _, told in found)
     instances.write(target, metadata)
     parts.remove()
     log.info("slide '%s' shard %d: %d instances in %d tiles", job.info.slide, shard, len(instances), len(job.chosen))
@@ -117,31 +119,42 @@ def segment(
     return len(instances)
 
 
-def _segment_batch(job: Job, segmenter: Segmenter, batch: TileBatch, real: int, part: Path) -> None:
-    """Segment one batch and write its part."""
-    from gigaseg.instances.prompts import tile_prompts
-    from gigaseg.instances.tile import tile_rows
-    from gigaseg.segmenters.base import NO_PROMPTS
+def told_by(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the metadata of some parts tell of the run: back ends, and the least size to which batches were halved."""
+    back_ends = [part["back_ends"] for part in parts if "back_ends" in part]
+    halved = [part["batch_halved_to"] for part in parts if "batch_halved_to" in part]
+    told = {"back_ends": back_ends[-1]} if back_ends else {}
+    return {**told, "batch_halved_to": min(halved)} if halved else told
 
-    tiles = batch.tiles[:real]
-    prompts = [tile_prompts(job.prompts, tile) for tile in tiles] if job.prompts is not None else []
-    padded = prompts + [NO_PROMPTS] * (len(batch.tiles) - real) if prompts else []
-    found = segmenter.segment(replace(batch, prompts=padded))
+
+def _segment_tiles(job: Job, segmenter: Segmenter, batch: TileBatch) -> list[HostInstances]:
+    """What a segmenter finds on tiles, by the classes of the results."""
+    from gigaseg.instances.prompts import tile_prompts
+    from gigaseg.instances.transfer import to_host
+
+    prompts = [] if job.prompts is None else [tile_prompts(job.prompts, tile) for tile in batch.tiles]
+    found = segmenter.segment(replace(batch, prompts=prompts))
     classes = ClassTable(segmenter.card.classes, job.class_names)
-    if not (job.card.needs_annotations or job.card.needs_prompts_file):
-        classes.check(job.card.name)
-    counts = Counter(objects=sum(len(p.id) for p in prompts))
-    exclusive = job.metadata["overlaps"] == "exclusive"
+    named = [classes.apply(instances) for instances in found]
+    hosts = to_host(named, batch.tiles, job.grid.tiling, exclusive=job.metadata["overlaps"] == "exclusive")
+    return [replace(host, prompts=len(p.id)) for host, p in zip(hosts, prompts)] if prompts else hosts
+
+
+def _write_part(
+    job: Job, tiles: Sequence[Tile], found: Sequence[HostInstances | None], told: Mapping[str, Any], part: Path
+) -> None:
+    """Outline the instances of some tiles."""
+    names = ClassTable(told["classes"], job.class_names).names
+    counts = Counter(objects=sum(host.prompts for host in found if host is not None))
     rows = [
-        tile_rows(classes.apply(instances), tile, job.grid.tiling, classes.names, exclusive=exclusive, counts=counts)
-        for tile, instances in zip(tiles, found)
+        tile_rows(host, tile, job.grid.tiling, names, counts=counts)
+        for host, tile in zip(found, tiles)
+        if host is not None
     ]
-    metadata = job.metadata
-    if back_ends := getattr(segmenter, "back_ends", None):
-        metadata = {**metadata, "back_ends": back_ends}
+    metadata = job.metadata | {key: value for key, value in told.items() if key != "classes"}
     if "objects" in metadata.get("prompts", {}):
         metadata = {**metadata, "prompts": {**metadata["prompts"], **counts}}
-    Instances.concat(rows).write(part, metadata)
+    Instances.concat([Instances.empty(names), *rows]).write(part, metadata)
 
 
 def _read_prompts(

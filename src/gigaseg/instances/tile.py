@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,55 +12,67 @@ import shapely
 
 from gigaseg.instances.polygons import polygons_from_labels, polygons_from_masks
 from gigaseg.instances.table import Instances
-from gigaseg.segmenters.base import TileInstances
 from gigaseg.tiles.tiling import BOTTOM, LEFT, RIGHT, TOP, Tile, Tiling
 
 
+@dataclass(frozen=True)
+class HostInstances:
+    """n instances of a tile in the host's memory, of a form that goes to other processes.
+
+    Attributes
+    ----------
+    labels : (height, width) int32 of the tile's part inside the slide, i + 1 where instance i is; for exclusive masks.
+    masks, corners : n bool masks, cropped and within the slide, and (n, 2) int64 x, y of each in tile px; for masks
+        that may overlap.
+    polygons : (n,) shapely geometries in tile px, for segmenters that yield vectors. One of the three is there.
+    scores : (n,) float32.
+    class_prob : (n, classes) float32.
+    prompt : (n,) int64, or None.
+    empty : how many of the masks have no pixel inside the slide.
+    left_out : number of prompted objects that are not among the n, by reason, `gigaseg.prompts.counts.FATES`.
+    prompts : objects for which the tile was prompted.
+    """
+
+    scores: npt.NDArray[np.float32]
+    class_prob: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int32] | None = None
+    masks: list[npt.NDArray[np.bool_]] | None = None
+    corners: npt.NDArray[np.int64] | None = None
+    polygons: npt.NDArray[np.object_] | None = None
+    prompt: npt.NDArray[np.int64] | None = None
+    empty: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    prompts: int = 0
+
+
 def tile_rows(
-    found: TileInstances,
-    tile: Tile,
-    tiling: Tiling,
-    classes: tuple[str, ...],
-    *,
-    exclusive: bool,
-    counts: Counter[str] | None = None,
+    found: HostInstances, tile: Tile, tiling: Tiling, classes: tuple[str, ...], *, counts: Counter[str] | None = None
 ) -> Instances:
     """Rows of one tile, in the segmenter's order.
 
     Parameters
     ----------
     found : instances in tile px.
-    exclusive : masks that share pixels are made disjoint: the higher score keeps them, the earlier one among equals.
-        Polygons are taken as they are.
     counts : told what became of the instances, as `gigaseg.prompts.counts.FATES` has it.
 
     Returns
     -------
     Instances in working px, clipped to the slide; those without area are left out.
     """
-    if found.polygons is not None:
-        geometry = np.array(found.polygons, dtype=object)
-    else:
-        masks = [np.asarray(mask.cpu(), dtype=bool) for mask in found.masks or []]
-        width = min(tiling.tile, tiling.width - int(tile.bounds.xmin))
-        height = min(tiling.tile, tiling.height - int(tile.bounds.ymin))
-        boxes = found.boxes.cpu().numpy().astype(np.int64).reshape(-1, 4)
-        scores = found.scores.cpu().numpy()
-        masks = [mask[: max(0, height - y), : max(0, width - x)] for mask, (x, y) in zip(masks, boxes[:, :2])]
-        geometry = _outlines(masks, boxes, scores, (height, width), exclusive)
+    geometry = _outlines(found)
     rows = np.flatnonzero(~shapely.is_empty(geometry))
     if counts is not None:
         gone = len(geometry) - len(rows)
-        empty = gone if found.polygons is not None else sum(not mask.any() for mask in masks)
+        empty = gone if found.polygons is not None else found.empty
         counts.update({**found.left_out, "instances": len(rows), "lost_to_others": gone - empty})
         counts["empty"] += empty
     geometry = geometry[rows]
     cut = cut_sides(geometry, tile, tiling)
     geometry = shapely.transform(geometry, lambda xy: xy + (tile.bounds.xmin, tile.bounds.ymin))
-    prob = found.class_prob.cpu().numpy().astype(np.float32).reshape(-1, len(classes))[rows]
+    prob = found.class_prob.reshape(-1, len(classes))[rows]
     return Instances(
         geometry=np.asarray(geometry, dtype=object),
-        score=found.scores.cpu().numpy().astype(np.float32)[rows],
+        score=found.scores[rows],
         class_index=prob.argmax(axis=1).astype(np.int32),
         class_prob=prob,
         tile_row=np.full(len(rows), tile.row, np.int32),
@@ -70,24 +83,17 @@ def tile_rows(
     )
 
 
-def _outlines(
-    masks: list[npt.NDArray[np.bool_]],
-    boxes: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.floating[Any]],
-    shape: tuple[int, int],
-    exclusive: bool,
-) -> npt.NDArray[np.object_]:
-    """Outline of each mask in an area of `shape` (height, width), in which they lie; empty where no pixel is left."""
-    if not exclusive:
-        return polygons_from_masks(masks, boxes[:, :2])
-    labels = np.zeros(shape, np.int32)
-    for i in np.lexsort((-np.arange(len(masks)), scores)):
-        x, y = boxes[i, :2]
-        height, width = masks[i].shape
-        labels[y : y + height, x : x + width][masks[i]] = i + 1
-    ids, found = polygons_from_labels(labels)
-    geometry = np.full(len(masks), shapely.Polygon(), dtype=object)
-    geometry[ids - 1] = found
+def _outlines(found: HostInstances) -> npt.NDArray[np.object_]:
+    """Outline of each instance; empty where no pixel is left."""
+    if found.polygons is not None:
+        return np.array(found.polygons, dtype=object)
+    if found.labels is None:
+        return polygons_from_masks(
+            found.masks or [], np.zeros((0, 2), np.int64) if found.corners is None else found.corners
+        )
+    ids, outlines = polygons_from_labels(found.labels)
+    geometry = np.full(len(found.scores), shapely.Polygon(), dtype=object)
+    geometry[ids - 1] = outlines
     return geometry
 
 

@@ -1,18 +1,20 @@
-"""Masks of a batch in one buffer, and what a segmenter yields from them."""
+"""Masks of a batch in one buffer on their device, and what a segmenter yields from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from gigaseg.segmenters.base import TileInstances
+from gigaseg.segmenters.base import Masks, TileInstances
 
 
 @dataclass(frozen=True)
 class PackedMasks:
-    """n masks, cropped and one after another in a single buffer.
+    """n masks, cropped and one after another in a single buffer; a sequence of them.
 
     Attributes
     ----------
@@ -30,9 +32,31 @@ class PackedMasks:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, index: Tensor) -> PackedMasks:
-        """Some of the masks, in the order of `index` or by a boolean mask; the buffer is shared."""
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: Tensor) -> PackedMasks: ...
+
+    def __getitem__(self, index: int | Tensor) -> Tensor | PackedMasks:
+        """One mask; or some, in the order of `index` or by a boolean mask, which share the buffer."""
+        if isinstance(index, int):
+            return self.unpack()[index]
         return PackedMasks(self.boxes[index], self.bits, self.offsets[index], self.scores[index])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Each mask, as `unpack` gives them."""
+        return iter(self.unpack())
+
+    @classmethod
+    def of(cls, boxes: Tensor, masks: Masks, scores: Tensor) -> PackedMasks:
+        """Masks (bool, cropped to `boxes`) as a pack; one that is a pack already gets the scores alone."""
+        if isinstance(masks, PackedMasks):
+            return replace(masks, scores=scores)
+        sides = (boxes[:, 2:] - boxes[:, :2]).long()
+        area = sides[:, 0] * sides[:, 1]
+        bits = torch.cat([mask.flatten() for mask in masks]) if len(masks) else boxes.new_zeros(0, dtype=torch.bool)
+        return cls(boxes, bits.to(boxes.device), area.cumsum(0) - area, scores)
 
     @property
     def area(self) -> Tensor:
@@ -87,10 +111,43 @@ def pack(parts: list[PackedMasks]) -> PackedMasks:
     )
 
 
+def label_map(masks: PackedMasks, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Masks of a tile made disjoint, where they are: the higher score keeps a shared pixel, the earlier among equals.
+
+    Parameters
+    ----------
+    shape : (height, width) of the tile, or of its part inside the slide, px; pixels beyond it count for nothing.
+
+    Returns
+    -------
+    (height, width) int32, 0 background, i + 1 the mask of number i; and (n,) int64, the pixels of each mask inside
+    `shape`, shared ones too.
+    """
+    height, width = shape
+    n, device = len(masks), masks.bits.device
+    area, boxes = masks.area, masks.boxes.long()
+    owner = torch.arange(n, device=device).repeat_interleave(area)
+    place = torch.arange(len(owner), device=device) - (area.cumsum(0) - area)[owner]
+    on = masks.bits[masks.offsets[owner] + place]
+    owner, place = owner[on], place[on]
+    across = (boxes[:, 2] - boxes[:, 0])[owner]
+    y, x = place // across + boxes[owner, 1], place % across + boxes[owner, 0]
+    inside = (y < height) & (x < width)
+    owner = owner[inside]
+    # the greatest rank at a pixel is the mask on top, in whatever order a device writes
+    order = masks.scores.flip(0).argsort(stable=True)  # equals: the last one first
+    order = n - 1 - order
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(1, n + 1, device=device))
+    canvas = torch.zeros(height * width, dtype=torch.int64, device=device)
+    canvas.scatter_reduce_(0, (y * width + x)[inside], rank[owner], "amax")
+    number = torch.cat([order.new_zeros(1), order + 1]).int()
+    return number[canvas].view(height, width), torch.bincount(owner, minlength=n)
+
+
 def to_instances(
     masks: PackedMasks, image: Tensor, images: int, class_prob: Tensor | None = None
 ) -> list[TileInstances]:
-    """What each of a batch's tiles yields; scores are clipped to [0, 1].
+    """What each of a batch's tiles yields, where the masks are; scores are clipped to [0, 1].
 
     Parameters
     ----------
@@ -99,12 +156,13 @@ def to_instances(
     images : number of tiles.
     class_prob : (n, classes); None: one class.
     """
-    image = image.cpu()
-    prob = torch.ones(len(masks), 1) if class_prob is None else class_prob.cpu()
-    host = masks.cpu()
+    device = masks.boxes.device
+    prob = torch.ones(len(masks), 1, device=device) if class_prob is None else class_prob.to(device)
+    of = torch.where(masks.area > 0, image.to(device), -1).cpu()
     found = []
     for i in range(images):
-        at = torch.nonzero((image == i) & (host.area > 0))[:, 0]
-        part = host[at]
-        found.append(TileInstances(part.boxes, part.unpack(), part.scores.clamp(0, 1), prob[at]))
+        at = torch.nonzero(of == i)[:, 0].to(device)
+        part = masks[at]
+        part = replace(part, scores=part.scores.clamp(0, 1))
+        found.append(TileInstances(part.boxes, part, part.scores, prob[at]))
     return found

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.torchvision_ops import ensure_torchvision
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
+_PAIRS = 1 << 22
+"""Pairs of boxes compared at a time."""
 
 
 def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
@@ -43,29 +41,51 @@ def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
 
 
 def mask_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
-    """As `box_nms`, by the IoU of the masks themselves; on the host.
+    """As `box_nms`, by the IoU of the masks themselves.
 
-    Pixels are compared only where the areas and the boxes' common part leave an IoU above the threshold possible.
+    Pixels are compared on the device of the masks, and only where areas and boxes leave an IoU above the threshold
+    possible; who drops whom is decided on the host, one after another.
     """
-    host, image_of = masks.cpu(), image.cpu().numpy()
-    boxes, crops = host.boxes.numpy().astype(np.int64), [mask.numpy() for mask in host.unpack()]
-    area = np.array([np.count_nonzero(crop) for crop in crops], np.int64)
-    alive, kept = area > 0, np.zeros(len(crops), bool)
-    for i in torch.argsort(host.scores, descending=True, stable=True).tolist():
-        if not alive[i]:
-            continue
-        kept[i], alive[i] = True, False
-        low, high = np.maximum(boxes[:, :2], boxes[i, :2]), np.minimum(boxes[:, 2:], boxes[i, 2:])
-        most = np.minimum((high - low).clip(0).prod(1), np.minimum(area, area[i]))
-        near = alive & (image_of == image_of[i]) & (most > 0) & (most > threshold * (area + area[i] - most))
-        for j in np.flatnonzero(near).tolist():
-            parts = [_part(crops[k], boxes[k], low[j], high[j]) for k in (i, j)]
-            shared = np.count_nonzero(parts[0] & parts[1])
-            alive[j] = shared / (area[i] + area[j] - shared) <= threshold
-    return torch.from_numpy(np.flatnonzero(kept)).to(masks.boxes.device)
+    one, two, shared = _meeting(masks, image.to(masks.boxes.device), threshold)
+    area = masks.pixels()
+    union = area[one] + area[two] - shared
+    rivals: dict[int, list[int]] = {}
+    too_alike = shared.double() / union.clamp(min=1) > threshold
+    for i, j in torch.stack([one, two], 1)[too_alike].tolist():
+        rivals.setdefault(i, []).append(j)
+        rivals.setdefault(j, []).append(i)
+    alive = (area > 0).tolist()
+    kept = []
+    for i in torch.argsort(masks.scores, descending=True, stable=True).tolist():
+        if alive[i]:
+            kept.append(i)
+            for j in rivals.get(i, ()):
+                alive[j] = False
+    return torch.tensor(sorted(kept), dtype=torch.int64, device=masks.boxes.device)
 
 
-def _part(crop: BoolArray, box: IntArray, low: IntArray, high: IntArray) -> BoolArray:
-    """The pixels of a crop at `box` between `low` and `high` (2,) x, y."""
-    (x0, y0), (x1, y1) = low - box[:2], high - box[:2]
-    return crop[y0:y1, x0:x1]
+def _meeting(masks: PackedMasks, image: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs i < j of masks of an image that may have an IoU above the threshold, and the pixels that they share."""
+    boxes, area = masks.boxes.long(), masks.pixels()
+    pairs = [boxes.new_zeros(0, 2)]
+    step = max(1, _PAIRS // max(1, len(masks)))
+    for start in range(0, len(masks), step):
+        mine = boxes[start : start + step, None]
+        low, high = torch.maximum(mine[..., :2], boxes[:, :2]), torch.minimum(mine[..., 2:], boxes[:, 2:])
+        both = area[start : start + step, None] + area
+        most = torch.minimum((high - low).clamp(min=0).prod(-1), torch.minimum(area[start : start + step, None], area))
+        near = (most > 0) & (most > threshold * (both - most)) & (image[start : start + step, None] == image)
+        pairs.append(torch.nonzero(near.triu(start + 1)) + boxes.new_tensor([start, 0]))
+    one, two = torch.cat(pairs).unbind(1)
+    low = torch.maximum(boxes[one, :2], boxes[two, :2])
+    width, height = (torch.minimum(boxes[one, 2:], boxes[two, 2:]) - low).unbind(1)
+    size = width * height
+    pair = torch.arange(len(one), device=one.device).repeat_interleave(size)
+    place = torch.arange(len(pair), device=one.device) - (size.cumsum(0) - size)[pair]
+    across = width[pair]
+    y, x = place // across + low[pair, 1], place % across + low[pair, 0]
+    on = torch.ones_like(pair, dtype=torch.bool)
+    for which in (one[pair], two[pair]):
+        box = boxes[which]
+        on &= masks.bits[masks.offsets[which] + (y - box[:, 1]) * (box[:, 2] - box[:, 0]) + x - box[:, 0]]
+    return one, two, torch.bincount(pair[on], minlength=len(one))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -93,9 +93,19 @@ class TileBatch:
     prompts: list[Prompts] = field(default_factory=list)
 
 
+class Masks(Protocol):
+    """Masks one after another: a list, or `gigaseg.sam.packed.PackedMasks`."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class TileInstances:
-    """What one tile yields; masks may overlap.
+    """What one tile yields; masks may overlap. Tensors stay on the device where they were made.
 
     Attributes
     ----------
@@ -109,7 +119,7 @@ class TileInstances:
     """
 
     boxes: Tensor
-    masks: list[Tensor] | None
+    masks: Masks | None
     scores: Tensor
     class_prob: Tensor
     polygons: npt.NDArray[np.object_] | None = None

@@ -56,9 +56,7 @@ def standing_out(found: TileInstances, image: Tensor, least: float) -> TileInsta
     """
     if least <= 0 or not len(found.scores):
         return found
-    masks = [mask.flatten() for mask in found.masks or []]
-    area = torch.tensor([len(mask) for mask in masks])
-    packed = PackedMasks(found.boxes, torch.cat(masks), area.cumsum(0) - area, found.scores)
-    first = torch.zeros(len(masks), dtype=torch.int64)
-    clear = contrast(packed, image[None].cpu(), first) >= least
+    packed = PackedMasks.of(found.boxes, found.masks or [], found.scores)
+    first = torch.zeros_like(packed.offsets)
+    clear = contrast(packed, image[None].to(first.device), first) >= least
     return to_instances(packed[clear], first[clear], 1)[0]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import torch
-
 from gigaseg.sam.automatic import generate_masks
 from gigaseg.sam.backend import Backend
+from gigaseg.sam.packed import PackedMasks
 from gigaseg.segmenters.base import Context, TileBatch, TileInstances
 from gigaseg.segmenters.card import Card
 
@@ -55,13 +53,12 @@ class Everything:
 
 def _below(found: TileInstances, limit: float) -> TileInstances:
     """The instances of an area up to `limit`, px²."""
-    masks = found.masks or []
-    small = np.flatnonzero([int(mask.sum()) <= limit for mask in masks])
-    at = torch.from_numpy(small)
+    masks = PackedMasks.of(found.boxes, found.masks or [], found.scores)
+    small = masks.pixels() <= limit
     return replace(
         found,
-        boxes=found.boxes[at],
-        masks=[masks[i] for i in small],
-        scores=found.scores[at],
-        class_prob=found.class_prob[at],
+        boxes=found.boxes[small],
+        masks=masks[small],
+        scores=found.scores[small],
+        class_prob=found.class_prob[small],
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.archive import ArchiveReader, ArchiveWriter, crc32
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.pool import read_tiles
+from gigaseg.tiles.source import SlideTiles
 from gigaseg.tiles.tiling import Tile, Tiling
 
 TILES_FORMAT = "gigaseg/tiles/1"
@@ -73,9 +75,14 @@ def tile(info: str | Path, grid: str | Path, shard: int, out: str | Path, *, wor
         "row": [tile.row for tile in tiles],
         "col": [tile.col for tile in tiles],
     }
-    write_tiles(out, provenance, kept.tiling.tile, read_tiles(slide, kept.tiling, tiles, workers))
+    opener = partial(SlideTiles, slide, kept.tiling)
+    write_tiles(out, provenance, kept.tiling.tile, read_tiles(opener, kept.tiling, tiles, workers, _checksum))
     log.info("slide '%s' shard %d: %d tiles", slide.slide, shard, len(tiles))
     return len(tiles)
+
+
+def _checksum(pixels: npt.NDArray[np.uint8]) -> int:
+    return crc32(pixels.data)
 
 
 def write_tiles(

@@ -19,6 +19,7 @@ from centersam_models import (
 )
 from gigaseg.errors import CheckpointError, SegmenterError
 from gigaseg.instances.tile import tile_rows
+from gigaseg.instances.transfer import to_host
 from gigaseg.sam.packed import PackedMasks
 from gigaseg.sam.prompting import box_sets
 from gigaseg.segmenters.base import Context, TileBatch
@@ -125,7 +126,7 @@ def test_an_empty_tile_has_no_instances(checkpoint):
     for i in (0, 2):
         assert found[i].boxes.shape == (0, 4)
         assert found[i].class_prob.shape == (0, 1)
-        assert found[i].masks == []
+        assert len(found[i].masks) == 0
 
 
 def test_the_same_tile_gives_the_same_instances_in_any_batch(checkpoint):
@@ -170,7 +171,8 @@ def test_pixels_of_two_masks_go_to_the_higher_score(checkpoint):
     high, low = full(found, 0), full(found, 1)
     assert found.scores[0] > found.scores[1]
     assert (high & low).any()
-    rows = tile_rows(found, TILING.get(0, 0), TILING, ("nucleus",), exclusive=True)
+    tile = TILING.get(0, 0)
+    rows = tile_rows(to_host([found], [tile], TILING, exclusive=True)[0], tile, TILING, ("nucleus",))
     assert [shape.area for shape in rows.geometry] == [high.sum(), (low & ~high).sum()]
 
 
