@@ -50,7 +50,7 @@ def find_corners(labels: Labels) -> Corners:
     line = np.zeros((height + 2) * step + 1, _narrow(labels))
     line[step : -step - 1].reshape(height, step)[:, 1:] = labels
     upright, level = line[1:] != line[:-1], line[step:] != line[:-step]
-    # no outline ends, so a vertex with an edge along either axis is a corner of some label
+    # no outline ends, so a vertex with edges along both axes is a corner of some label, or of the background
     vertex = np.flatnonzero((upright[:-step] | upright[step:]) & (level[:-1] | level[1:]))
     # the left column first: of twins, the one whose edge ends here then comes before the one whose edge starts here
     quarters = np.stack([line[shift:][vertex] for shift in (0, step, 1, step + 1)], axis=1)
@@ -97,7 +97,8 @@ def _turns(quarters: Labels) -> npt.NDArray[np.bool_]:
     above, below = left_above == right_above, left_below == right_below
     left, right = left_above == left_below, right_above == right_below
     turns = np.stack([above == left, below == left, above == right, below == right], axis=1)
-    return turns & (quarters != 0)
+    turns &= quarters != 0
+    return turns
 
 
 def _pair(order: Index) -> Index:

@@ -83,7 +83,7 @@ def _atlas(masks: Sequence[npt.NDArray[np.bool_]]) -> tuple[npt.NDArray[np.int32
 def _outline(
     labels: Labels, origins: npt.NDArray[np.integer[Any]]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
-    """As `polygons_from_labels`; the image's top-left corner is for label i at `origins[i]`, or for all at a single one."""
+    """As `polygons_from_labels`; the image's top-left corner is at `origins[i]` for label i, or at the only one."""
     corners = cross_over(find_corners(labels))
     if not len(corners):
         return np.empty(0, np.int64), np.empty(0, object)

@@ -101,7 +101,8 @@ def _higher(rings: Rings, corners: Corners, labels: Labels, holes: Index) -> Ind
     owners = np.unique(corners.label[top])
 
     def key(label: Labels, x: Index, y: Index) -> Index:
-        return (x * len(owners) + np.searchsorted(owners, label)) * (height + 1) + y
+        """Place in the order of (x, label, y), in which the edges of a label on one line of the lattice follow."""
+        return np.asarray((x * len(owners) + np.searchsorted(owners, label)) * (height + 1) + y)
 
     upper = np.flatnonzero((corners.y[corners.across] > corners.y) & np.isin(corners.label, owners))
     keys = key(corners.label[upper], corners.x[upper], corners.y[upper])
