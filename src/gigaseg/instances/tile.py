@@ -59,7 +59,7 @@ def tile_rows(
     -------
     Instances in working px, clipped to the slide; those without area are left out.
     """
-    geometry = _outlines(found)
+    geometry = _outlines(found, (int(tile.bounds.xmin), int(tile.bounds.ymin)))
     rows = np.flatnonzero(~shapely.is_empty(geometry))
     if counts is not None:
         gone = len(geometry) - len(rows)
@@ -67,39 +67,36 @@ def tile_rows(
         counts.update({**found.left_out, "instances": len(rows), "lost_to_others": gone - empty})
         counts["empty"] += empty
     geometry = geometry[rows]
-    cut = cut_sides(geometry, tile, tiling)
-    geometry = shapely.transform(geometry, lambda xy: xy + (tile.bounds.xmin, tile.bounds.ymin))
     prob = found.class_prob.reshape(-1, len(classes))[rows]
     return Instances(
-        geometry=np.asarray(geometry, dtype=object),
+        geometry=geometry,
         score=found.scores[rows],
         class_index=prob.argmax(axis=1).astype(np.int32),
         class_prob=prob,
         tile_row=np.full(len(rows), tile.row, np.int32),
         tile_col=np.full(len(rows), tile.col, np.int32),
-        cut=cut,
+        cut=cut_sides(geometry, tile, tiling),
         prompt=np.full(len(rows), -1, np.int64) if found.prompt is None else found.prompt[rows],
         classes=classes,
     )
 
 
-def _outlines(found: HostInstances) -> npt.NDArray[np.object_]:
-    """Outline of each instance; empty where no pixel is left."""
+def _outlines(found: HostInstances, origin: tuple[int, int]) -> npt.NDArray[np.object_]:
+    """Outline of each instance in working px, the tile's corner being at `origin`; empty where no pixel is left."""
     if found.polygons is not None:
-        return np.array(found.polygons, dtype=object)
+        return np.asarray(shapely.transform(found.polygons, lambda xy: xy + origin), dtype=object)
     if found.labels is None:
-        return polygons_from_masks(
-            found.masks or [], np.zeros((0, 2), np.int64) if found.corners is None else found.corners
-        )
-    ids, outlines = polygons_from_labels(found.labels)
+        corners = np.zeros((0, 2), np.int64) if found.corners is None else found.corners
+        return polygons_from_masks(found.masks or [], corners + origin)
+    ids, outlines = polygons_from_labels(found.labels, origin)
     geometry = np.full(len(found.scores), shapely.Polygon(), dtype=object)
     geometry[ids - 1] = outlines
     return geometry
 
 
 def cut_sides(geometry: npt.NDArray[np.object_], tile: Tile, tiling: Tiling) -> npt.NDArray[np.uint8]:
-    """Borders of the tile inside the slide that each geometry (tile px) touches, as a bit mask."""
-    boxes = shapely.bounds(geometry).reshape(-1, 4)
+    """Borders of the tile inside the slide that each geometry (working px) touches, as a bit mask."""
+    boxes = shapely.bounds(geometry).reshape(-1, 4) - np.tile((tile.bounds.xmin, tile.bounds.ymin), 2)
     edge = 1e-6  # clipped vectors end on the border up to rounding
     sides = (boxes[:, 0] <= edge) * (LEFT if tile.col > 0 else 0)
     sides |= (boxes[:, 1] <= edge) * (TOP if tile.row > 0 else 0)
