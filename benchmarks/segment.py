@@ -30,6 +30,7 @@ from machine import processor
 HERE = Path(__file__).parent
 WORK = HERE / "work"
 LIMIT, SCALES, BUSY = 1.15, 1.6, 0.9
+STAGES = ("read", "model", "write")
 
 
 def main() -> None:
@@ -116,14 +117,14 @@ class Case:
         if self.args.device == "cpu":
             found["one half"], _ = self.command(self.halves, 0, 1)
             start = time.perf_counter()
-            running = [self.start(self.halves, shard, 1) for shard in (0, 1)]
+            running = [self._start(self.halves, shard, 1) for shard in (0, 1)]
             for process in running:
                 if process.wait():
                     raise SystemExit(process.stderr.read())
             found["both halves at once"] = time.perf_counter() - start
         return found
 
-    def start(self, grid: Path, shard: int, workers: int, *more: str) -> subprocess.Popen:
+    def _start(self, grid: Path, shard: int, workers: int, *more: str) -> subprocess.Popen:
         out = self.folder / f"{grid.stem}-{shard}.parquet"
         step = ["segment", self.info, grid, "--shard", shard, "--out", out, "--workers", workers]
         command = [sys.executable, "-m", "gigaseg", *step, "--segmenter", self.segmenter, "--device", self.args.device]
@@ -132,15 +133,15 @@ class Case:
     def command(self, *task: object) -> tuple[float, str]:
         """Seconds of `gigaseg segment`, and its log."""
         start = time.perf_counter()
-        process = self.start(*task)
+        process = self._start(*task)
         _, log = process.communicate()
         if process.returncode:
             raise SystemExit(log)
         return time.perf_counter() - start, log
 
-    def tiles(self):
+    def _tiles(self):
+        from gigaseg.config import SegmenterConfig
         from gigaseg.instances.batches import Job
-        from gigaseg.instances.segment import SegmenterConfig
 
         job = Job.open(self.info, self.grid, 0, SegmenterConfig(self.segmenter, device=self.args.device), "")
         return job, job.chosen
@@ -152,7 +153,7 @@ class Case:
         from gigaseg.instances.batches import open_source
         from gigaseg.tiles.pool import read_tiles
 
-        job, tiles = self.tiles()
+        job, tiles = self._tiles()
         start = time.perf_counter()
         for _ in read_tiles(partial(open_source, job), job.grid.tiling, tiles, self.args.workers, ignored):
             pass
@@ -160,7 +161,6 @@ class Case:
 
     def model(self) -> float:
         """Seconds of the model alone, from when all processes are ready to when the last one ends."""
-        job, tiles = self.tiles()
         context = get_context("spawn")
         workers = self.args.workers if self.args.device == "cpu" else 1
         ready = context.Barrier(workers + 1)
@@ -239,54 +239,71 @@ class Watch:
 
 
 def page(args: argparse.Namespace, slide: Path, rows: list) -> str:
+    gpu = args.device != "cpu"
     shown = ["python benchmarks/segment.py"]
     shown += [f"--slide {args.slide.name}"] if args.slide else []
-    shown += [f"--device {args.device}"] if args.device != "cpu" else []
+    shown += [f"--device {args.device}"] if gpu else []
     shown += [f"--tiles {args.tiles} --workers {args.workers} --rounds {args.rounds}"]
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     text = [
-        "# The segment step beside its model and its reading", "",
-        f"`{' '.join(shown)}`", "",
-        f"Machine: {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; load "
-        f"{', '.join(f'{one:.1f}' for one in os.getloadavg())} at the end. "
-        f"Slide: `{slide.name}`. Seconds by the clock, the least of {args.rounds} rounds.", "",
-        "| segmenter | tiles (blank) | model alone | read alone | segment | tile, then segment |",
-        "|---|---|---|---|---|---|",
+        "# The segment step beside its model and its reading",
+        "",
+        f"`{' '.join(shown)}`",
+        "",
+        f"Machine: {processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; load {load} at the end. "
+        f"Slide: `{slide.name}`. Seconds by the clock, the least of {args.rounds} rounds.",
+        "",
+        *table(
+            ["segmenter", "tiles", "blank", "model alone", "read alone", "segment", "tile, then segment"],
+            [
+                [case.segmenter, case.n, fastest["blank"], best["model"], best["read"], best["segment"],
+                 best["tile, then segment"]]
+                for case, best, fastest in rows
+            ],
+        ),
+        f"Stages of the fastest run of `segment`: seconds of its {args.workers} workers together, and their share of "
+        "the workers' time (around one model: *read* is what the model waited):",
+        "",
     ]  # fmt: skip
-    for case, best, fastest in rows:
-        text.append(
-            f"| {case.segmenter} | {case.n} ({fastest['blank']}) | {best['model']:.2f} | {best['read']:.2f} | "
-            f"{best['segment']:.2f} | {best['tile, then segment']:.2f} |"
-        )
-    text += ["", f"Stages of the fastest run of `segment`, s of all {args.workers} workers together, and the share of the time "
-             "that the workers had (around one model: read is what the model waited):", "",
-             "| segmenter | read | model | write | by the clock, start excluded | in stages |", "|---|---|---|---|---|---|"]  # fmt: skip
+    stages = []
     for case, _, fastest in rows:
-        stages = fastest["stages"]
-        share = sum(stages.values()) / (args.workers if args.device == "cpu" else 1) / fastest["clock"]
-        text.append(
-            f"| {case.segmenter} | {stages['read']:.2f} | {stages['model']:.2f} | {stages['write']:.2f} | "
-            f"{fastest['clock']:.2f} | {share:.0%} |"
-        )
-    text += ["", "| segmenter | ratio | value | limit | |", "|---|---|---|---|---|"]
-    for case, best, fastest in rows:
-        slower = best["model"] if args.device == "cpu" else max(best["model"], best["read"])
-        what = "model alone" if args.device == "cpu" else "the slower of model and reading alone"
-        heavy = case.segmenter != "watershed" or None
-        ratios = [
-            (f"segment / {what}", best["segment"] / slower, LIMIT, heavy and best["segment"] / slower <= LIMIT),
-            ("the same, start of the processes excluded", fastest["clock"] / slower, LIMIT, fastest["clock"] / slower <= LIMIT),
-            ("segment / (tile, then segment)", best["segment"] / best["tile, then segment"], 1.0,
-             best["segment"] <= best["tile, then segment"]),
-        ]  # fmt: skip
-        if args.device == "cpu":
-            scale = 2 * best["one half"] / best["both halves at once"]
-            ratios.append(("two shards at once: times as fast as one after the other", scale, SCALES, scale >= SCALES))
-        else:
-            ratios.append(("GPU busy", fastest["busy"], BUSY, fastest["busy"] >= BUSY))
-        for what, value, limit, good in ratios:
-            verdict = "" if good is None else "kept" if good else "not kept"
-            text.append(f"| {case.segmenter} | {what} | {value:.2f} | {limit} | {verdict} |")
-    return "\n".join(text) + "\n"
+        seconds = fastest["stages"]
+        share = sum(seconds.values()) / (1 if gpu else args.workers) / fastest["clock"]
+        stages.append([case.segmenter, *(seconds[key] for key in STAGES), fastest["clock"], f"{share:.0%}"])
+    text += table(["segmenter", *STAGES, "by the clock, start excluded", "in stages"], stages)
+    text += table(["segmenter", "ratio", "value", "limit", ""], [r for row in rows for r in ratios(args, *row)])
+    return "\n".join(text)
+
+
+def ratios(args: argparse.Namespace, case: Case, best: dict, fastest: dict) -> list[list]:
+    """Rows: segmenter, what, value, limit, whether it is kept; `watershed`, no model, has no limit to one."""
+    gpu = args.device != "cpu"
+    slower = max(best["model"], best["read"]) if gpu else best["model"]
+    what = "the slower of model and reading alone" if gpu else "model alone"
+    whole, started = best["segment"] / slower, fastest["clock"] / slower
+    store = best["segment"] / best["tile, then segment"]
+    has_model = case.segmenter != "watershed"
+    found = [
+        [f"segment / {what}", whole, LIMIT, kept(whole <= LIMIT) if has_model else ""],
+        ["the same, start of the processes excluded", started, LIMIT, kept(started <= LIMIT) if has_model else ""],
+        ["segment / (tile, then segment)", store, 1.0, kept(store <= 1)],
+    ]
+    if gpu:
+        found.append(["GPU busy", fastest["busy"], BUSY, kept(fastest["busy"] >= BUSY)])
+    else:
+        scale = 2 * best["one half"] / best["both halves at once"]
+        found.append(["two shards at once: times as fast as in turn", scale, SCALES, kept(scale >= SCALES)])
+    return [[case.segmenter, *row] for row in found]
+
+
+def kept(good: bool) -> str:
+    return "kept" if good else "not kept"
+
+
+def table(head: list[str], rows: list[list]) -> list[str]:
+    """Lines of Markdown, and an empty one."""
+    cells = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    return [*(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *cells]), ""]
 
 
 if __name__ == "__main__":
