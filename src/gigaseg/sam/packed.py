@@ -72,10 +72,7 @@ class PackedMasks:
     def compact(self) -> PackedMasks:
         """The same masks in a buffer that holds nothing else, in their order."""
         area = self.area
-        start = area.cumsum(0) - area
-        place = torch.arange(int(area.sum()), device=area.device)
-        bits = self.bits[place + (self.offsets - start).repeat_interleave(area)]
-        return PackedMasks(self.boxes, bits, start, self.scores)
+        return PackedMasks(self.boxes, self.bits[spans(self.offsets, area)], area.cumsum(0) - area, self.scores)
 
     def cpu(self) -> PackedMasks:
         """The same masks in the host's memory, brought there by one transfer."""
@@ -111,6 +108,13 @@ def pack(parts: list[PackedMasks]) -> PackedMasks:
     )
 
 
+def spans(start: Tensor, length: Tensor) -> Tensor:
+    """The numbers from each of (m,) `start` on, as many as `length` says, one after another: (sum of length,) int64."""
+    ends = length.cumsum(0)
+    shift = (start - (ends - length)).repeat_interleave(length)
+    return torch.arange(len(shift), device=start.device) + shift
+
+
 def label_map(masks: PackedMasks, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Masks of a tile made disjoint, where they are: the higher score keeps a shared pixel, the earlier among equals.
 
@@ -125,21 +129,21 @@ def label_map(masks: PackedMasks, shape: tuple[int, int]) -> tuple[Tensor, Tenso
     """
     height, width = shape
     n, device = len(masks), masks.bits.device
-    area, boxes = masks.area, masks.boxes.long()
-    owner = torch.arange(n, device=device).repeat_interleave(area)
-    place = torch.arange(len(owner), device=device) - (area.cumsum(0) - area)[owner]
-    on = masks.bits[masks.offsets[owner] + place]
-    owner, place = owner[on], place[on]
-    across = (boxes[:, 2] - boxes[:, 0])[owner]
-    y, x = place // across + boxes[owner, 1], place % across + boxes[owner, 0]
-    inside = (y < height) & (x < width)
-    owner = owner[inside]
+    x0, y0, x1, y1 = masks.boxes.long().unbind(1)
+    # row by row of the crops, as far as they lie inside
+    rows = (y1.clamp(max=height) - y0).clamp(min=0)
+    of = torch.arange(n, device=device).repeat_interleave(rows)
+    row = spans(torch.zeros_like(rows), rows)
+    length = (x1.clamp(max=width) - x0).clamp(min=0)[of]
+    on = masks.bits[spans(masks.offsets[of] + row * (x1 - x0)[of], length)]
+    place = spans((y0[of] + row) * width + x0[of], length)[on]
+    owner = of.repeat_interleave(length)[on]
     # the greatest rank at a pixel is the mask on top, in whatever order a device writes
     order = masks.scores.flip(0).argsort(stable=True)  # equals: the last one first
     order = n - 1 - order
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(1, n + 1, device=device))
     canvas = torch.zeros(height * width, dtype=torch.int64, device=device)
-    canvas.scatter_reduce_(0, (y * width + x)[inside], rank[owner], "amax")
+    canvas.scatter_reduce_(0, place, rank[owner], "amax")
     number = torch.cat([order.new_zeros(1), order + 1]).int()
     return number[canvas].view(height, width), torch.bincount(owner, minlength=n)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gigaseg.sam.packed import PackedMasks
+from gigaseg.sam.packed import PackedMasks, spans
 from gigaseg.sam.torchvision_ops import ensure_torchvision
 
 _PAIRS = 1 << 20
@@ -91,23 +91,17 @@ def _shared(masks: PackedMasks, one: Tensor, two: Tensor) -> Tensor:
     boxes = masks.boxes.long()
     low = torch.maximum(boxes[one, :2], boxes[two, :2])
     width, height = (torch.minimum(boxes[one, 2:], boxes[two, 2:]) - low).unbind(1)
-    size = width * height
-    starts, strides = [], []
-    for mine in (one, two):
-        stride = boxes[mine, 2] - boxes[mine, 0]
-        within = low - boxes[mine, :2]
-        starts.append(masks.offsets[mine] + within[:, 1] * stride + within[:, 0])
-        strides.append(stride)
-    counts = [size.new_zeros(0)]
-    for some in _pieces(size):
-        pair = torch.arange(len(size[some]), device=size.device).repeat_interleave(size[some])
-        place = torch.arange(len(pair), device=size.device) - (size[some].cumsum(0) - size[some])[pair]
-        row = place // width[some][pair]
-        column = place - row * width[some][pair]
-        mine, other = (
-            masks.bits[start[some][pair] + row * stride[some][pair] + column] for start, stride in zip(starts, strides)
-        )
-        counts.append(torch.bincount(pair[mine & other], minlength=len(size[some])))
+    counts = [width.new_zeros(0)]
+    for some in _pieces(width * height):
+        of = torch.arange(some.start, some.stop, device=width.device).repeat_interleave(height[some])
+        row = spans(torch.zeros_like(height[some]), height[some])
+        seen = []
+        for mine in (one[of], two[of]):
+            x, y = (low[of] - boxes[mine, :2]).unbind(1)
+            stride = boxes[mine, 2] - boxes[mine, 0]
+            seen.append(masks.bits[spans(masks.offsets[mine] + (y + row) * stride + x, width[of])])
+        pair = (of - some.start).repeat_interleave(width[of])
+        counts.append(torch.bincount(pair[seen[0] & seen[1]], minlength=some.stop - some.start))
     return torch.cat(counts)
 
 
