@@ -27,10 +27,29 @@ def test_it_holds_the_detector_alone_and_opens_over_its_base(base, tmp_path):
     assert loaded.detector.config == PAINTED
     assert not loaded.detector.training
     assert loaded.card["base"]["name"] == str(base)
-    for name, tensor in painted_detector().state_dict().items():
-        assert torch.equal(loaded.detector.state_dict()[name], tensor)
     images = torch.randint(0, 256, (1, 3, 64, 64)).to(torch.uint8)
     assert torch.equal(loaded.backend.encode(images).embedding, Backend.open(base).encode(images).embedding)
+
+
+@pytest.mark.parametrize("detail", [0, 8])
+def test_the_detector_that_is_opened_says_what_the_trained_one_says(base, tmp_path, detail):
+    torch.manual_seed(0)
+    config = DetectorConfig(embedding=PAINTED.embedding, patch=PAINTED.patch, width=16, detail=detail)
+    detector = build_detector(config).eval()
+    for layer in detector.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
+                tensor.copy_(torch.rand_like(tensor) + 0.5)
+    opened = open_centersam(write_painted(tmp_path / "c.safetensors", base, config=config, detector=detector)).detector
+    images, embedding = (
+        torch.randn(2, 3, 64, 96),
+        torch.randn(2, config.embedding, 64 // config.patch, 96 // config.patch),
+    )
+    with torch.inference_mode():
+        (expected,), (found,) = detector(images, embedding), opened(images, embedding)
+    for name in ("heat", "size", "offset"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-4)
+    assert expected.heat.std() > 1e-3
 
 
 def test_a_sam_that_was_trained_too_is_the_one_that_is_used(base, tmp_path):

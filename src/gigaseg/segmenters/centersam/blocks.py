@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gigaseg.segmenters.centersam.detector import Maps
 
@@ -18,6 +19,16 @@ def conv_bn(source: int, target: int, kernel: int, stride: int = 1) -> nn.Sequen
     """A convolution that keeps the size but for its stride, then batch normalisation in place of a bias."""
     conv = nn.Conv2d(source, target, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(target))
+
+
+def fuse(module: nn.Module) -> None:
+    """Put what batch normalisation does in evaluation mode into the convolution before it, in place, in all of it."""
+    for child in module.children():
+        layers = list(child) if isinstance(child, nn.Sequential) else []
+        if len(layers) > 1 and isinstance(layers[0], nn.Conv2d) and isinstance(layers[1], nn.BatchNorm2d):
+            fused = fuse_conv_bn_eval(layers[0], layers[1])
+            cast(nn.Sequential, child)[0], cast(nn.Sequential, child)[1] = fused, nn.Identity()
+        fuse(child)
 
 
 class Residual(nn.Module):

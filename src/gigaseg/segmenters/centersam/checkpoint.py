@@ -15,6 +15,7 @@ from gigaseg.sam.backend import Backend
 from gigaseg.sam.checkpoints import fitted, read_checkpoint
 from gigaseg.sam.config import SamConfig, infer_config
 from gigaseg.sam.model import from_state
+from gigaseg.segmenters.centersam.blocks import fuse
 from gigaseg.segmenters.centersam.detector import Detector, DetectorConfig, build_detector
 
 DEFAULT_CHECKPOINT = "centersam-v2"
@@ -34,7 +35,7 @@ class Loaded:
     Attributes
     ----------
     backend : the SAM model.
-    detector : in evaluation mode.
+    detector : in evaluation mode; for inference alone where `open_centersam` gives it.
     card : the checkpoint's metadata.
     """
 
@@ -91,7 +92,12 @@ def open_centersam(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     backend = Backend.from_model(model, config, card, device, input_size, precision, compile)
-    return Loaded(backend, detector.to(backend.device), card)
+    detector = detector.to(backend.device)
+    if backend.device.type == "cpu" and detector.config.kind == "light":
+        # a fifth less time; its layers see the channels last
+        fuse(detector)
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Loaded(backend, detector, card)
 
 
 def check_fit(detector: DetectorConfig, sam: SamConfig) -> None:
