@@ -136,8 +136,9 @@ class Costs:
         summary = json.loads((results / "summary.json").read_text())
         self.instances = summary["count"] if "count" in summary else len_of(results / "instances.parquet")
         self.foreground = summary.get("foreground_mm2", float("nan"))
-        self.kept = {name: size_of(results / name) if (results / name).is_dir() else (results / name).stat().st_size
-                     for name in ("instances", "instances.parquet", "measurements.parquet", "export", "overview.png")}  # fmt: skip
+        names = ("instances", "instances.parquet", "measurements.parquet", "export", "overview.png")
+        paths = {name: results / name for name in names}
+        self.kept = {name: size_of(path) if path.is_dir() else path.stat().st_size for name, path in paths.items()}
         self.slide_bytes = (args.work / f"s{side}.tif").stat().st_size
 
 
@@ -160,19 +161,10 @@ def page(args: argparse.Namespace) -> str:
     for run in runs:
         load = ", ".join(f"{one:.1f}" for one in run.state["load"])
         area = (run.side * MPP / 1000) ** 2
-        rows.append([f"{run.side:,}²", run.slide_bytes / 1e6, area, f"{run.foreground / area:.0%}", run.tiles, run.blank,
-                     run.instances, run.state["seconds"] / 60, load])  # fmt: skip
-    head = [
-        "slide, px",
-        "file, MB",
-        "mm²",
-        "foreground",
-        "tiles kept",
-        "blank",
-        "instances",
-        "minutes in all",
-        "load at the end",
-    ]
+        share = f"{run.foreground / area:.0%}"
+        file, minutes = run.slide_bytes / 1e6, run.state["seconds"] / 60
+        rows.append([f"{run.side:,}²", file, area, share, run.tiles, run.blank, run.instances, minutes, load])
+    head = ["px", "file, MB", "mm²", "foreground", "tiles", "blank", "instances", "minutes", "load at the end"]
     text += table(head, rows)
     text += ["Seconds by the clock of each step (of CPU; jobs), and its peak memory, MB:", ""]
     head = ["step"]

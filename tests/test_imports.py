@@ -35,16 +35,7 @@ LAYERS = [
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
-MAY_IMPORT_TORCH = (
-    "sam",
-    "prompts",
-    "segmenters",
-    "train",
-    "devices",
-    "instances.model",
-    "instances.pipeline",
-    "instances.transfer",
-)
+MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "devices", "instances.model", "instances.transfer")
 
 
 def layer_of(name):

@@ -15,7 +15,8 @@ from gigaseg.exemplar import exemplar_files
 from gigaseg.files import same_slide
 from gigaseg.instances.batches import Job, Parts, device_of
 from gigaseg.instances.classes import ClassTable
-from gigaseg.instances.pipeline import Step, run_parts
+from gigaseg.instances.pipeline import run_parts
+from gigaseg.instances.stages import Step
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
 from gigaseg.instances.tile import HostInstances, tile_rows
 from gigaseg.prompts.counts import FATES, of_file, of_slide, total

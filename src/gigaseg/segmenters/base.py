@@ -84,8 +84,8 @@ class TileBatch:
     Attributes
     ----------
     images : (b, 3, tile, tile) uint8 RGB on the model's device.
-    tiles : place of each tile; the last batch of a shard is padded with repeats of its last tile.
-    prompts : prompts of each tile (none for the padding); empty where the slide has none, so for promptless segmenters.
+    tiles : place of each tile.
+    prompts : prompts of each tile; empty where the slide has none, so for promptless segmenters.
     """
 
     images: Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 def read_tiles(
     opener: Callable[[], TileSource], tiling: Tiling, tiles: Sequence[Tile], workers: int, note: Callable[[Pixels], T]
-) -> Iterator[tuple[Pixels, T]]:
+) -> Generator[tuple[Pixels, T], None, None]:
     """Read tiles in `workers` processes; with one, in this process.
 
     Parameters
@@ -73,7 +73,7 @@ def _in_processes(
     runs: Sequence[Sequence[Tile]],
     workers: int,
     note: Callable[[Pixels], T],
-) -> Iterator[tuple[Pixels, T]]:
+) -> Generator[tuple[Pixels, T], None, None]:
     context = get_context("spawn")
     places = workers * RUNS_PER_WORKER
     # an unlinked file in /dev/shm, or in the temporary folder where that is too small: a kill leaves nothing
