@@ -193,6 +193,7 @@ def only_model(info: Path, grid: Path, name: str, device: str, part: int, of: in
     from gigaseg.config import SegmenterConfig
     from gigaseg.instances.batches import PART, Job, device_of, open_source
     from gigaseg.instances.segment import _segment_tiles
+    from gigaseg.instances.stages import FirstLook
     from gigaseg.segmenters.base import TileBatch
     from gigaseg.segmenters.registry import load_segmenter
     from gigaseg.tiles.first_look import is_blank
@@ -203,8 +204,9 @@ def only_model(info: Path, grid: Path, name: str, device: str, part: int, of: in
     job.metadata["overlaps"] = job.card.overlaps
     source = open_source(job)
     mine = [tile for i, tile in enumerate(job.chosen) if i // PART % of == part]
-    pixels = [source.read(tile) for tile in mine]
-    seen = [(tile, image) for tile, image in zip(mine, pixels) if not (job.card.needs_gpu and is_blank(image))]
+    look = FirstLook.of(job)
+    pixels = [(tile, source.read(tile)) for tile in mine if not look.skips(tile)]
+    seen = [(tile, image) for tile, image in pixels if not (look.spares(tile) and is_blank(image))]
     size = 1 if device == "cpu" else 64
     batches = []
     for start in range(0, len(seen), size):

@@ -35,7 +35,18 @@ LAYERS = [
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
-MAY_IMPORT_TORCH = ("sam", "prompts", "segmenters", "train", "devices", "instances.model", "instances.transfer")
+MAY_IMPORT_TORCH = (
+    "sam",
+    "prompts",
+    "segmenters",
+    "train",
+    "devices",
+    "instances.model",
+    "instances.one_model",
+    "instances.pipeline",
+    "instances.stages",
+    "instances.transfer",
+)
 
 
 def layer_of(name):

@@ -49,7 +49,9 @@ class SegmenterConfig:
     batch_size: int | None = key(
         None, "tiles that a GPU works on at a time; null: what its free memory takes, up to 64", low=1, high=4096
     )
-    skip_blank: bool = key(True, "models are not asked about tiles in which nothing stands out")
+    skip_blank: bool = key(
+        True, "models are not asked about kept tiles without foreground, nor about those in which nothing stands out"
+    )
     overlaps: str | None = key(
         None,
         "exclusive: within a tile the higher score keeps shared pixels; keep: masks may overlap; null: the card's",

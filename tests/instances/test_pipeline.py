@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
@@ -224,30 +225,53 @@ class Spots:
         ]
 
 
-@pytest.mark.parametrize("around", [False, True], ids=["each does all", "around one model"])
-@pytest.mark.parametrize("skip", [True, False])
-def test_a_model_is_not_asked_about_blank_tiles(tmp_path, monkeypatch, around, skip):
-    import tifffile
-
+def glass_and_tissue(folder, segmenter):
+    """A slide whose tiles (128 px) of rows 0 to 2 are even glass and the others noise; all are kept as foreground."""
     image = np.full((768, 768, 3), 243, np.uint8)
-    rng = np.random.default_rng(1)
-    image[400:] = rng.integers(60, 240, (368, 768, 3))
-    tifffile.imwrite(tmp_path / "s.tif", image, photometric="rgb", tile=(64, 64))
-    inspect(tmp_path / "s.tif", slide="s", pixel_size="px").write(tmp_path / "slide.json")
-    segmenter = SegmenterConfig("watershed", skip_blank=skip)
+    image[384:] = np.random.default_rng(1).integers(60, 240, (384, 768, 3))
+    tifffile.imwrite(folder / "s.tif", image, photometric="rgb", tile=(64, 64))
+    inspect(folder / "s.tif", slide="s", pixel_size="px").write(folder / "slide.json")
     preset = Preset(
         segmenter=segmenter,
         foreground=ForegroundConfig(method="all"),
         tiles=TilesConfig(tile=128, overlap=0, tiles_per_shard=100),
     )
-    grid(tmp_path / "slide.json", tmp_path / "grid.parquet", tmp_path / "foreground.tif", preset=preset)
-    card = replace(job_card(tmp_path), needs_gpu=True)
-    spots = Spots(card)
+    grid(folder / "slide.json", folder / "grid.parquet", folder / "foreground.tif", preset=preset)
+
+
+@pytest.fixture(params=[False, True], ids=["each does all", "around one model"])
+def spots(request, slide, monkeypatch):
+    """A model that finds a square in every tile; it has the tiles about which it was asked."""
+    card = replace(job_card(slide), needs_gpu=True)
+    model = Spots(card)
     monkeypatch.setattr("gigaseg.instances.batches.read_card", lambda name: card)
-    monkeypatch.setattr("gigaseg.instances.model.load_segmenter", lambda name, context: spots)
-    monkeypatch.setattr(pipeline, "_one_model", lambda job: around)
-    found = segment(tmp_path / "slide.json", tmp_path / "grid.parquet", 0, tmp_path / "o.parquet", segmenter=segmenter)
+    monkeypatch.setattr("gigaseg.instances.model.load_segmenter", lambda name, context: model)
+    monkeypatch.setattr(pipeline, "_one_model", lambda job: request.param)
+    return model
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_model_is_not_asked_about_tiles_in_which_nothing_stands_out(tmp_path, spots, skip):
+    segmenter = SegmenterConfig("watershed", skip_blank=skip)
+    glass_and_tissue(tmp_path, segmenter)
+    inputs = tmp_path / "slide.json", tmp_path / "grid.parquet"
+    found = segment(*inputs, 0, tmp_path / "o.parquet", segmenter=segmenter)
     rows = [row for row, _ in spots.asked]
-    assert found == len(rows)
-    assert min(rows) == (3 if skip else 0), "tiles of rows 0 to 2 end above the tissue"
-    assert len(rows) == (3 * 6 if skip else 6 * 6)
+    assert found == len(rows) == (3 * 6 if skip else 6 * 6)
+    assert min(rows) == (3 if skip else 0)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_nor_about_tiles_without_foreground_that_are_kept_for_their_neighbours(tmp_path, spots, skip):
+    segmenter = SegmenterConfig("watershed", skip_blank=skip)
+    glass_and_tissue(tmp_path, segmenter)
+    kept = Grid.read(tmp_path / "grid.parquet")
+    share = np.where(kept.col == 2, 0, 0.4).astype(np.float32)
+    replace(kept, foreground=share).write(tmp_path / "grid.parquet")
+    inputs = tmp_path / "slide.json", tmp_path / "grid.parquet"
+    segment(*inputs, 0, tmp_path / "o.parquet", segmenter=segmenter)
+    columns = {col for row, col in spots.asked if row >= 3}
+    assert columns == ({0, 1, 3, 4, 5} if skip else set(range(6)))
+    found, _ = read_instances(tmp_path / "o.parquet", stitched=False)
+    places = list(zip(found.tile_row.tolist(), found.tile_col.tolist()))
+    assert sorted(spots.asked) == places, "what was found lies where the model was asked, in order"

@@ -15,8 +15,9 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from gigaseg.instances.batches import Job, Parts, open_source
-from gigaseg.instances.stages import FirstLook, Ran, Step, as_images, may_be_skipped
+from gigaseg.instances.stages import FirstLook, Ran, Step, as_images
 from gigaseg.processes import end_with_parent
+from gigaseg.tiles.first_look import is_blank
 from gigaseg.tiles.pool import read_tiles
 from gigaseg.tiles.tiling import Tile
 
@@ -158,14 +159,19 @@ def _read(job: Job, model: Model, tiles: Sequence[Tile], readers: int) -> Genera
     blank: list[bool] = []
     images = model.buffer()
     filled = 0
-    pixels_of = read_tiles(partial(open_source, job), job.grid.tiling, tiles, readers, FirstLook.of(job))
+    look = FirstLook.of(job)
+    seen = [tile for tile in tiles if not look.skips(tile)]
+    pixels_of = read_tiles(partial(open_source, job), job.grid.tiling, seen, readers, is_blank)
     with closing(pixels_of):
-        for tile, (pixels, nothing) in zip(tiles, pixels_of):
+        for tile in tiles:
             some.append(tile)
-            blank.append(nothing and may_be_skipped(job, tile))
+            blank.append(look.skips(tile))
             if not blank[-1]:
-                images[filled] = as_images(pixels)
-                filled += 1
+                pixels, nothing = next(pixels_of)
+                blank[-1] = nothing and look.spares(tile)
+                if not blank[-1]:
+                    images[filled] = as_images(pixels)
+                    filled += 1
             if filled == len(images):
                 yield some, blank, images
                 some, blank, images, filled = [], [], model.buffer(), 0

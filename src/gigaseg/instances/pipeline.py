@@ -16,8 +16,9 @@ from typing import Any
 
 from gigaseg.instances.batches import Job, Parts, model_bytes, open_source
 from gigaseg.instances.one_model import around_one_model
-from gigaseg.instances.stages import STAGES, FirstLook, Ran, Step, as_images, may_be_skipped
+from gigaseg.instances.stages import STAGES, FirstLook, Ran, Step, as_images
 from gigaseg.processes import end_with_parent, keep_freed_memory
+from gigaseg.tiles.first_look import is_blank
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +97,17 @@ class _Worker:
         found: list[Any] = []
         tiles = self._parts.of(part)
         for tile in tiles:
-            with did.clock("read"):
-                pixels = self._source.read(tile)
-                blank = self._look(pixels) and may_be_skipped(self._job, tile)
-            did.blank += blank
+            pixels = None
+            if not self._look.skips(tile):
+                with did.clock("read"):
+                    pixels = self._source.read(tile)
+                    pixels = None if self._look.spares(tile) and is_blank(pixels) else pixels
+            if pixels is None:
+                did.blank += 1
+                found.append(None)
+                continue
             with did.clock("model"):
-                found += [None] if blank else self._model([tile], as_images(pixels[None]))
+                found += self._model([tile], as_images(pixels[None]))
         with did.clock("write"):
             self._step.write(self._job, tiles, found, self._model.told, self._parts.file(part))
         return did

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gigaseg.instances.batches import Job
-from gigaseg.tiles.first_look import is_blank
 from gigaseg.tiles.tiling import Tile
 
 if TYPE_CHECKING:
@@ -73,28 +72,39 @@ class Ran:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """Looks at pixels where they are read; can be sent to a process.
+    """Which tiles the model need not be asked about; can be sent to a process.
 
     Attributes
     ----------
-    wanted : whether it looks at all: where there is a model to spare, unless the user wants it asked.
+    spared : (row, col) of the tiles without prompts, where there is a model to spare and the user does not want it
+        asked about all.
+    background : those of them without any foreground, which the grid kept for their neighbours' sake alone; they are
+        not even read.
     """
 
-    wanted: bool
+    spared: frozenset[tuple[int, int]]
+    background: frozenset[tuple[int, int]]
 
     @classmethod
     def of(cls, job: Job) -> FirstLook:
-        """The one of a job."""
-        return cls(job.card.needs_gpu and job.segmenter.skip_blank)
+        """Of the tiles of a job."""
+        if not (job.card.needs_gpu and job.segmenter.skip_blank):
+            return cls(frozenset(), frozenset())
+        places = [(tile.row, tile.col) for tile in job.chosen]
+        if job.prompts is not None:
+            places = [place for place in places if not len(job.prompts.rows_of(*place))]
+        grid = job.grid
+        bare = grid.foreground == 0
+        background = frozenset(zip(grid.row[bare].tolist(), grid.col[bare].tolist()))
+        return cls(frozenset(places), background.intersection(places))
 
-    def __call__(self, pixels: Pixels) -> bool:
-        """Whether a tile is blank."""
-        return self.wanted and is_blank(pixels)
+    def skips(self, tile: Tile) -> bool:
+        """Whether a tile need not be read."""
+        return (tile.row, tile.col) in self.background
 
-
-def may_be_skipped(job: Job, tile: Tile) -> bool:
-    """Whether the model need not be asked about a blank tile: where there are prompts it is, whatever the pixels."""
-    return job.prompts is None or not len(job.prompts.rows_of(tile.row, tile.col))
+    def spares(self, tile: Tile) -> bool:
+        """Whether the model need not be asked about a tile in which nothing stands out."""
+        return (tile.row, tile.col) in self.spared
 
 
 def as_images(pixels: Pixels) -> Tensor:
