@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from gigaseg.errors import FormatError
-from gigaseg.instances.table import Instances, read_instances
+from gigaseg.instances.table import Instances, join_parts, read_instances
 
 
 def table(classes=("a", "b"), members=None):
@@ -93,3 +93,32 @@ def test_no_instances_are_a_table_of_no_rows(tmp_path):
     assert len(read) == 0
     assert read.class_prob.shape == (0, 2)
     assert len(geopandas.read_parquet(tmp_path / "i.parquet")) == 0
+
+
+@pytest.mark.parametrize("rows", [3, 4, 100])
+def test_parts_join_to_the_table_that_holds_them_all(tmp_path, monkeypatch, rows):
+    """Whatever a row group holds, in order; a part without rows has no say in the classes."""
+    monkeypatch.setattr("gigaseg.instances.table.ROW_GROUP", rows)
+    parts = [Instances.empty(("unknown",)), table(), table(), Instances.empty(("a", "b")), table()]
+    paths = [tmp_path / f"{i}.parquet" for i in range(len(parts))]
+    for part, path in zip(parts, paths):
+        part.write(path, {"slide": "s", "part": True})
+    assert join_parts(paths, tmp_path / "joined.parquet", {"slide": "s"}) == 9
+    Instances.concat(parts).write(tmp_path / "whole.parquet", {"slide": "s"})
+    joined, whole = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("joined", "whole"))
+    assert joined.schema.equals(whole.schema, check_metadata=True)
+    assert joined.equals(whole)
+    assert pq.read_metadata(tmp_path / "joined.parquet").row_group(0).num_rows == min(rows, 9)
+
+
+def test_parts_without_rows_join_to_an_empty_table_and_other_classes_are_told(tmp_path):
+    none = Instances.empty(("a", "b"))
+    for name in "01":
+        none.write(tmp_path / f"{name}.parquet", {"slide": "s"})
+    assert join_parts([tmp_path / "0.parquet", tmp_path / "1.parquet"], tmp_path / "o.parquet", {"slide": "s"}) == 0
+    found, metadata = read_instances(tmp_path / "o.parquet", stitched=False)
+    assert (len(found), found.classes, metadata["slide"]) == (0, ("a", "b"), "s")
+    for name, classes in (("2", ("a", "b")), ("3", ("a", "c"))):
+        table(classes).write(tmp_path / f"{name}.parquet", {"slide": "s"})
+    with pytest.raises(FormatError, match=r"classes \['a', 'c'\] and \['a', 'b'\]"):
+        join_parts([tmp_path / "2.parquet", tmp_path / "3.parquet"], tmp_path / "o.parquet", {"slide": "s"})

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError, SegmenterError
 from gigaseg.exemplar import exemplar_files
-from gigaseg.files import same_slide
+from gigaseg.files import read_metadata, same_slide
 from gigaseg.instances.batches import Job, Parts, device_of
 from gigaseg.instances.classes import ClassTable
 from gigaseg.instances.pipeline import run_parts
 from gigaseg.instances.stages import Step
-from gigaseg.instances.table import INSTANCES_FORMAT, Instances, read_instances
+from gigaseg.instances.table import INSTANCES_FORMAT, Instances, join_parts
 from gigaseg.instances.tile import HostInstances, tile_rows
 from gigaseg.prompts.counts import FATES, of_file, of_slide, total
 from gigaseg.prompts.table import PromptTable
@@ -107,17 +107,16 @@ def segment(
     shown = [*(exemplar_files(job.exemplar) if job.exemplar else []), *card.files(job.metadata["options"])]
     parts = Parts.beside(target, "segment", INSTANCES_FORMAT, job, (annotations, prompts, *shown))
     ran = run_parts(job, Step(_segment_tiles, _write_part), parts, workers)
-    found = [read_instances(part, stitched=False) for part in ran.files]
-    instances = Instances.concat([rows for rows, _ in found])
-    metadata = job.metadata | told_by([told for _, told in found])
+    of_parts = [read_metadata(part, INSTANCES_FORMAT) for part in ran.files]
+    metadata = job.metadata | told_by(of_parts)
     if prompted is not None:
-        metadata["prompts"] = of_slide(told for _, told in found)
-    instances.write(target, metadata)
+        metadata["prompts"] = of_slide(of_parts)
+    count = join_parts(ran.files, target, metadata)
     parts.remove()
-    log.info("slide '%s' shard %d: %d instances in %d tiles", job.info.slide, shard, len(instances), len(job.chosen))
+    log.info("slide '%s' shard %d: %d instances in %d tiles", job.info.slide, shard, count, len(job.chosen))
     if prompted is not None and card.needs_prompts:
         _log_prompts(metadata["prompts"])
-    return len(instances)
+    return count
 
 
 def told_by(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

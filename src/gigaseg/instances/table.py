@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import shapely
 
 from gigaseg.columns import class_probabilities, probability_column
 from gigaseg.errors import FormatError
-from gigaseg.files import parquet_writer, read_parquet
+from gigaseg.files import parquet_writer, read_metadata, read_parquet
 
 INSTANCES_FORMAT = "gigaseg/instances/1"
 """Instances of one shard: geometry in working px."""
@@ -96,7 +97,7 @@ class Instances:
         classes = parts[0].classes
         for part in parts:
             if part.classes != classes:
-                raise FormatError(f"instances have classes {list(part.classes)} and {list(classes)}; expected one list")
+                raise one_list(part.classes, classes)
         columns: dict[str, Any] = {
             f.name: np.concatenate([getattr(part, f.name) for part in parts])
             for f in fields(cls)
@@ -131,6 +132,49 @@ class Instances:
         metadata = {**metadata, "format": format, "classes": list(self.classes)}
         with parquet_writer(path, table.schema, metadata, PLAIN_COLUMNS) as writer:
             writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def join_parts(parts: Sequence[Path], out: str | Path, metadata: Mapping[str, Any]) -> int:
+    """Write the tables of a shard's parts as one, in order, a row group in memory at a time.
+
+    Parameters
+    ----------
+    metadata : of the table, as `Instances.write` takes it.
+
+    Returns
+    -------
+    Number of rows.
+
+    Raises
+    ------
+    FormatError
+        The parts that have rows differ in their classes; those without have no say (`Instances.concat`).
+    """
+    classes = [tuple(read_metadata(part, INSTANCES_FORMAT)["classes"]) for part in parts]
+    filled = [i for i, part in enumerate(parts) if pq.read_metadata(part).num_rows] or [0]
+    for i in filled:
+        if classes[i] != classes[filled[0]]:
+            raise one_list(classes[i], classes[filled[0]])
+    first, _ = read_parquet(parts[filled[0]], INSTANCES_FORMAT)
+    metadata = {**metadata, "format": INSTANCES_FORMAT, "classes": list(classes[filled[0]])}
+    waiting = with_geo_metadata(first.slice(0, 0).replace_schema_metadata(None))
+    rows = 0
+    with parquet_writer(out, waiting.schema, metadata, PLAIN_COLUMNS) as writer:
+        for i in filled:
+            table, _ = read_parquet(parts[i], INSTANCES_FORMAT)
+            rows += len(table)
+            waiting = pa.concat_tables([waiting, table])
+            while len(waiting) >= ROW_GROUP:
+                writer.write_table(waiting.slice(0, ROW_GROUP).combine_chunks())
+                waiting = waiting.slice(ROW_GROUP)
+        if len(waiting) or not rows:
+            writer.write_table(waiting.combine_chunks())
+    return rows
+
+
+def one_list(some: Sequence[str], other: Sequence[str]) -> FormatError:
+    """The error of tables that differ in their classes."""
+    return FormatError(f"instances have classes {list(some)} and {list(other)}; expected one list")
 
 
 def with_geo_metadata(table: pa.Table) -> pa.Table:
