@@ -2,11 +2,13 @@
 
 The workflow as users run it, `snakemake --cores N --resources gpu=1`, on generated H&E slides of 0.25 µm per pixel:
 seconds and peak memory of every step from its run records, bytes on disk, and the memory of the largest slide beside
-that of the smallest. A run that was interrupted goes on; `--page` writes the page from finished runs.
+that of the smallest. All steps run with `--segmenter`, by default the quick one. What a model adds is measured by
+`gigaseg segment` with `--model` on some tiles of the largest slide, evenly spread over those that its grid keeps, and
+stated for all of them by proportion.
 
-The estimate for a GPU takes from the same run how many tiles were asked about and what reading and outlines cost, and
-assumes a rate at which the GPU computes: `--gpu-rate`, by default a fifth of the 312 TFLOP/s that NVIDIA states for
-bf16 on an A100. It stays an estimate until `benchmarks/gpu_queue.md` has run.
+The estimate for a GPU takes from the same run what reading and outlines cost, and assumes a rate at which the GPU
+computes: `--gpu-rate`, by default a fifth of the 312 TFLOP/s that NVIDIA states for bf16 on an A100. It stays an
+estimate until `benchmarks/gpu_queue.md` has run. `--page` writes the page from runs that are there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -31,6 +34,7 @@ ROOT = HERE.parent
 LIMIT = 1.15
 MPP = 0.25
 GPU_CORES = 16
+KEYS = ("seconds", "cpu_seconds", "peak_memory_mb")
 STEPS = ("inspect", "grid", "tile", "propose", "prompt", "segment", "stitch", "measure", "export", "overview")
 
 
@@ -38,8 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sides", type=int, nargs="+", default=[10_000, 50_000], help="of the slides, px")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--segmenter", default="centersam")
-    parser.add_argument("--working-resolution", type=float, help="µm per px (default: the segmenter's)")
+    parser.add_argument("--segmenter", default="watershed", help="of the whole run")
+    parser.add_argument("--model", default="centersam", help="of the sample")
+    parser.add_argument("--model-tiles", type=int, default=240, help="of the sample")
     parser.add_argument("--gpu-rate", type=float, default=62.4, help="TFLOP/s that the estimate assumes")
     parser.add_argument("--work", type=Path, default=HERE / "work" / "whole_slide")
     parser.add_argument("--page", action="store_true", help="run nothing, write the page")
@@ -50,6 +55,8 @@ def main() -> None:
         if not args.page:
             prepare(args, side)
             run(args, side)
+    if not args.page:
+        sample(args, args.sides[-1])
     text = page(args)
     args.out.write_text(text, encoding="utf-8")
     print(text)
@@ -64,8 +71,6 @@ def prepare(args: argparse.Namespace, side: int) -> None:
         synthetic_slide(args.work / f"s{side}.tif", width=side, height=side, mpp=MPP, seed=4)
     (folder / "slides.tsv").write_text(f"slide\tpath\nbig\t{args.work.resolve() / f's{side}.tif'}\n")
     preset = {"segmenter": {"name": args.segmenter}}
-    if args.working_resolution:
-        preset["working_resolution"] = args.working_resolution
     config = {"slides": "slides.tsv", "results": "results", "presets": {"nuclei": preset}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
@@ -93,6 +98,36 @@ def run(args: argparse.Namespace, side: int) -> None:
     state = {"seconds": time.perf_counter() - start, "peak_bytes": most[0], "load": os.getloadavg()}
     if not (folder / "state.json").exists():  # a second call finds everything done
         (folder / "state.json").write_text(json.dumps(state))
+
+
+def sample(args: argparse.Namespace, side: int) -> None:
+    """`gigaseg segment` with the model on tiles spread over the slide; what it cost goes to model.json."""
+    import numpy as np
+
+    from gigaseg.config import Preset, SegmenterConfig
+    from gigaseg.tiles.grid import Grid, grid
+
+    folder = args.work / f"{side}-{args.model}"
+    folder.mkdir(exist_ok=True)
+    info = args.work / str(side) / "results" / "big" / "slide.json"
+    path = folder / "grid.parquet"
+    grid(info, path, folder / "foreground.tif", preset=Preset(segmenter=SegmenterConfig(args.model)))
+    kept = Grid.read(path)
+    at = np.unique(np.linspace(0, len(kept.row) - 1, args.model_tiles).round().astype(int))
+    zeros = np.zeros(len(at), np.int32)
+    some = replace(kept, row=kept.row[at], col=kept.col[at], foreground=kept.foreground[at], shard=zeros, shards=1)
+    some.write(path)
+    record = folder / "run.json"
+    command = [sys.executable, "-m", "gigaseg", "segment", info, path, "--out", folder / "000.parquet"]
+    command += ["--segmenter", args.model, "--workers", args.cores, "--slide", "big", "--run-record", record]
+    done = subprocess.run([str(word) for word in command], check=True, stderr=subprocess.PIPE, text=True)
+    stages = {stage: float(seconds) for stage, seconds in re.findall(r"\b(read|model|write) ([\d.]+) s", done.stderr)}
+    found = {
+        "tiles": len(at), "of": len(kept.row), "tile": kept.tiling.tile, "stages": stages,
+        "blank": int(re.search(r"(\d+) blank tiles", done.stderr)[1]), "instances": len_of(folder / "000.parquet"),
+        "load": os.getloadavg(), **{key: json.loads(record.read_text())[key] for key in KEYS},
+    }  # fmt: skip
+    (folder / "model.json").write_text(json.dumps(found))
 
 
 def size_of(folder: Path) -> int:
@@ -124,18 +159,9 @@ class Costs:
             self.cpu[step] += record["cpu_seconds"]
             self.memory[step] = max(self.memory[step], record["peak_memory_mb"])
             self.jobs[step] += 1
-        self.stages = defaultdict(float)
-        self.blank = 0
-        for log in sorted((results / "log").glob("segment-*.log")):
-            text = log.read_text()
-            for stage, seconds in re.findall(r"\b(read|model|write) ([\d.]+) s", text):
-                self.stages[stage] += float(seconds)
-            self.blank += sum(map(int, re.findall(r"(\d+) blank tiles", text)))
-        self.grid = Grid.read(results / "grid.parquet")
-        self.tiles = len(self.grid.row)
+        self.tiles = len(Grid.read(results / "grid.parquet").row)
         summary = json.loads((results / "summary.json").read_text())
-        self.instances = summary["count"] if "count" in summary else len_of(results / "instances.parquet")
-        self.foreground = summary.get("foreground_mm2", float("nan"))
+        self.instances, self.foreground = summary["instances"], summary["foreground_mm2"]
         names = ("instances", "instances.parquet", "measurements.parquet", "export", "overview.png")
         paths = {name: results / name for name in names}
         self.kept = {name: size_of(path) if path.is_dir() else path.stat().st_size for name, path in paths.items()}
@@ -150,8 +176,7 @@ def len_of(path: Path) -> int:
 
 def page(args: argparse.Namespace) -> str:
     runs = [Costs(args, side) for side in args.sides]
-    flags = [f"--sides {' '.join(map(str, args.sides))}", f"--segmenter {args.segmenter}"]
-    flags += [f"--working-resolution {args.working_resolution}"] if args.working_resolution else []
+    flags = [f"--sides {' '.join(map(str, args.sides))}", f"--model-tiles {args.model_tiles}"]
     text = ["# A whole slide, step by step", "", f"`python benchmarks/whole_slide.py {' '.join(flags)}`", ""]
     text += [
         f"Machine: {processor()}, {os.cpu_count()} cores, {args.cores} used, Python {platform.python_version()}.",
@@ -163,10 +188,10 @@ def page(args: argparse.Namespace) -> str:
         area = (run.side * MPP / 1000) ** 2
         share = f"{run.foreground / area:.0%}"
         file, minutes = run.slide_bytes / 1e6, run.state["seconds"] / 60
-        rows.append([f"{run.side:,}²", file, area, share, run.tiles, run.blank, run.instances, minutes, load])
-    head = ["px", "file, MB", "mm²", "foreground", "tiles", "blank", "instances", "minutes", "load at the end"]
+        rows.append([f"{run.side:,}²", file, area, share, run.tiles, run.instances, minutes, load])
+    head = ["px", "file, MB", "mm²", "foreground", "tiles", "instances", "minutes", "load at the end"]
     text += table(head, rows)
-    text += ["Seconds by the clock of each step (of CPU; jobs), and its peak memory, MB:", ""]
+    text += [f"Seconds by the clock of each step with `{args.segmenter}` (of CPU; jobs), and its peak memory, MB:", ""]
     head = ["step"]
     for run in runs:
         head += [f"{run.side:,}²: s (CPU s)", "MB"]
@@ -188,24 +213,39 @@ def page(args: argparse.Namespace) -> str:
     text += table(
         head, [[f"{r.side:,}²", *(v / 1e6 for v in r.kept.values()), r.state["peak_bytes"] / 1e6] for r in runs]
     )
-    return "\n".join(text + estimate(args, runs[-1]))
+    return "\n".join(text + with_model(args, runs[-1]))
 
 
-def estimate(args: argparse.Namespace, run: Costs) -> list[str]:
-    """One GPU and 16 cores, from what the run measured and from the rate assumed."""
-    operations = tile_operations(args.segmenter, run.grid.tiling.tile)
-    if operations is None or not run.stages["model"]:
-        return []
-    asked = run.tiles - run.blank
-    gpu = asked * operations / (args.gpu_rate * 1e12)
-    read, write = (run.stages[stage] / (GPU_CORES / 2) for stage in ("read", "write"))
-    tile = run.cpu["tile"] / GPU_CORES
+def with_model(args: argparse.Namespace, run: Costs) -> list[str]:
+    """The sample; the same for the whole slide; one GPU with 16 cores, from what was measured and a rate assumed."""
+    found = json.loads((args.work / f"{run.side}-{args.model}" / "model.json").read_text())
+    times = found["of"] / found["tiles"]
     rest = sum(seconds for step, seconds in run.seconds.items() if step in STEPS and step not in ("tile", "segment"))
+    minutes = found["seconds"] * times / 60
+    load = ", ".join(f"{one:.1f}" for one in found["load"])
+    stages = {stage: seconds * times for stage, seconds in found["stages"].items()}
     lines = [
-        f"**Estimate, not measured**, of {run.side:,}² px on one GPU and {GPU_CORES} cores, until the queue has run "
-        f"(`whole-slide-gpu`). Operations of the encoder are counted; all that the decoder adds is taken as a third of "
-        f"them, as on the CPU. The GPU is taken to compute at {args.gpu_rate:g} TFLOP/s. *tile* and what is around the "
-        "model share the cores evenly; the other steps are taken as measured here.",
+        f"## With `{args.model}`",
+        "",
+        f"`segment` on {found['tiles']} of the {found['of']:,} tiles that its grid keeps of {run.side:,}² px, "
+        f"evenly spread ({found['blank']} of them without foreground or blank, {found['instances']:,} instances): "
+        f"{found['seconds']:.0f} s by the clock, {found['cpu_seconds']:.0f} s of CPU, "
+        f"{found['peak_memory_mb']:.0f} MB at most; load {load} at the end. By proportion **{minutes:.0f} minutes for "
+        f"all tiles on {args.cores} cores**, of "
+        f"which read {stages['read'] / 60:.1f}, model {stages['model'] / 60:.1f}, write {stages['write'] / 60:.1f} "
+        f"core-minutes; with the other steps as above {minutes + (rest + run.seconds['tile']) / 60:.0f} minutes.",
+        "",
+    ]
+    asked = round((found["tiles"] - found["blank"]) * times)
+    operations = tile_operations(found["tile"])
+    gpu = asked * operations / (args.gpu_rate * 1e12)
+    read, write = (stages[stage] / (GPU_CORES / 2) for stage in ("read", "write"))
+    tile = run.cpu["tile"] / GPU_CORES
+    lines += [
+        f"**Estimate, not measured**, on one GPU and {GPU_CORES} cores, until the queue has run (`whole-slide-gpu`). "
+        "Operations of the encoder are counted; what the decoder adds is taken as a third of them, as on the CPU. The "
+        f"GPU is taken to compute at {args.gpu_rate:g} TFLOP/s. *tile* and what is around the model share the cores "
+        "evenly; the other steps are taken as measured here.",
         "",
     ]
     rows = [
@@ -220,19 +260,14 @@ def estimate(args: argparse.Namespace, run: Costs) -> list[str]:
     return lines + table(["step", "estimate", "from"], rows)
 
 
-def tile_operations(segmenter: str, tile: int) -> float | None:
-    """Floating-point operations of a tile, a third more than the encoder's of `small`; None without such a model."""
-    from dataclasses import replace
-
+def tile_operations(tile: int) -> float:
+    """Floating-point operations of a tile: a third more than the encoder's of `small`, counted without computing."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from gigaseg.sam.config import CONFIGS
     from gigaseg.sam.model import build
-    from gigaseg.segmenters.card import read_card
 
-    if not read_card(segmenter).needs_gpu:
-        return None
     encoder = build(replace(CONFIGS["small"], image_size=tile), "meta").image_encoder
     with FlopCounterMode(display=False) as counter:
         encoder(torch.empty(1, 3, tile, tile, device="meta"))
