@@ -146,7 +146,7 @@ def main() -> None:
         "",
         *background(found["plain"].segmenter, args.data / "slides" / SLIDE),
         "",
-        f"Machine: {processor()}, {torch.backends.cpu.get_capability()}; torch {torch.__version__}, "
+        f"Machine: {processor()}, {torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}, "
         f"Python {platform.python_version()}.",
         "",
     ]
@@ -436,7 +436,7 @@ def first_look(segmenter: CenterSam, data: Path) -> list[str]:
 
 
 def background(segmenter: CenterSam, path: Path) -> list[str]:
-    """Tiles without any foreground, which `segment` leaves out (`skip_blank`), and what is found on them all the same."""
+    """Tiles without foreground, which `segment` leaves out (`skip_blank`), and what is found on them all the same."""
     from gigaseg.config import Preset
     from gigaseg.tiles.grid import Grid, grid
     from gigaseg.tiles.source import SlideTiles
