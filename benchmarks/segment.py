@@ -196,7 +196,6 @@ def only_model(info: Path, grid: Path, name: str, device: str, part: int, of: in
     from gigaseg.instances.stages import FirstLook
     from gigaseg.segmenters.base import TileBatch
     from gigaseg.segmenters.registry import load_segmenter
-    from gigaseg.tiles.first_look import is_blank
 
     torch.set_num_threads(1)
     job = Job.open(info, grid, 0, SegmenterConfig(name, device=device), "")
@@ -205,8 +204,8 @@ def only_model(info: Path, grid: Path, name: str, device: str, part: int, of: in
     source = open_source(job)
     mine = [tile for i, tile in enumerate(job.chosen) if i // PART % of == part]
     look = FirstLook.of(job)
-    pixels = [(tile, source.read(tile)) for tile in mine if not look.skips(tile)]
-    seen = [(tile, image) for tile, image in pixels if not (look.spares(tile) and is_blank(image))]
+    pixels = [(tile, source.read(tile)) for tile in mine]
+    seen = [(tile, image) for tile, image in pixels if not look(tile, image)]
     size = 1 if device == "cpu" else 64
     batches = []
     for start in range(0, len(seen), size):

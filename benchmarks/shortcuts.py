@@ -142,7 +142,7 @@ def main() -> None:
         "",
         *first_look(found["plain"].segmenter, args.data),
         "",
-        "## Tiles that the grid keeps for their neighbours alone",
+        "## Tiles without foreground",
         "",
         *background(found["plain"].segmenter, args.data / "slides" / SLIDE),
         "",
@@ -436,7 +436,7 @@ def first_look(segmenter: CenterSam, data: Path) -> list[str]:
 
 
 def background(segmenter: CenterSam, path: Path) -> list[str]:
-    """Tiles without foreground, which `segment` leaves out (`skip_blank`), and what is found on them all the same."""
+    """Tiles without foreground beside those that the grid keeps, and what is found on them all the same."""
     from gigaseg.config import Preset
     from gigaseg.tiles.grid import Grid, grid
     from gigaseg.tiles.source import SlideTiles
@@ -445,18 +445,20 @@ def background(segmenter: CenterSam, path: Path) -> list[str]:
         info = inspect(path, slide="slide")
         info.write(Path(work) / "slide.json")
         grid(Path(work) / "slide.json", Path(work) / "grid.parquet", Path(work) / "foreground.tif", preset=Preset())
-        kept = Grid.read(Path(work) / "grid.parquet")
-    source = SlideTiles(info, kept.tiling)
-    bare = [tile for tile, share in zip(kept.tiles(0), kept.foreground) if share == 0]
+        made = Grid.read(Path(work) / "grid.parquet")
+    around = np.pad(made.kept, 1)
+    rows, cols = made.kept.shape
+    near = np.logical_or.reduce([around[r : r + rows, c : c + cols] for r in range(3) for c in range(3)]) & ~made.kept
+    source = SlideTiles(info, made.tiling)
     start, found = time.process_time(), 0
-    for tile in bare:
-        image = torch.from_numpy(source.read(tile)).permute(2, 0, 1)[None]
+    for row, col in np.argwhere(near).tolist():
+        image = torch.from_numpy(source.read(made.tiling.get(row, col))).permute(2, 0, 1)[None]
         found += len(segmenter.segment(batch(image))[0].scores)
     seconds = time.process_time() - start
     source.close()
     return [
-        f"{path.name}: {len(kept.row)} tiles kept, {len(bare)} of them without foreground. The model would take "
-        f"{seconds:.0f} s for these and find {found} instances there. Left out: kept as the default (`skip_blank`)."
+        f"{path.name}: {len(made.row)} tiles kept; {near.sum()} more beside them have no foreground. The model would "
+        f"take {seconds:.0f} s for these and find {found} instances there. The grid leaves them out."
     ]
 
 

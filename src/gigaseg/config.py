@@ -49,9 +49,7 @@ class SegmenterConfig:
     batch_size: int | None = key(
         None, "tiles that a GPU works on at a time; null: what its free memory takes, up to 64", low=1, high=4096
     )
-    skip_blank: bool = key(
-        True, "models are not asked about kept tiles without foreground, nor about those in which nothing stands out"
-    )
+    skip_blank: bool = key(True, "models are not asked about tiles in which nothing stands out")
     overlaps: str | None = key(
         None,
         "exclusive: within a tile the higher score keeps shared pixels; keep: masks may overlap; null: the card's",
@@ -71,7 +69,7 @@ class ForegroundConfig:
     )
     min_fraction: float = key(
         0.01,
-        "a tile is kept when it, or one of its 8 neighbours, has at least this share of foreground",
+        "a tile with any foreground is kept when it, or one of its 8 neighbours, has at least this share of it",
         low=0,
         high=1,
     )

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from gigaseg.instances import pipeline
 from gigaseg.instances.batches import PART, Job
 from gigaseg.instances.model import LARGEST, Model, fitting
 from gigaseg.instances.segment import segment
+from gigaseg.instances.stages import FirstLook
 from gigaseg.instances.table import read_instances
 from gigaseg.segmenters.base import TileInstances
+from gigaseg.segmenters.card import Option
 from gigaseg.slides.inspect import inspect
 from gigaseg.testing import synthetic_slide
 from gigaseg.tiles.grid import Grid, grid
@@ -189,20 +192,21 @@ def test_the_allocator_of_the_host_is_understood():
 
     assert is_out_of_memory(error.value)
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not is_out_of_memory(RuntimeError("size mismatch"))
 
 
 @pytest.mark.parametrize(
-    ("free", "one", "two", "size"),
+    ("free", "one", "several", "size"),
     [
-        (80_000, 1_300, 2_300, 32),  # half of 80 tiles, down to a power of two
-        (1 << 40, 1_300, 2_300, LARGEST),
-        (1_000, 1_300, 2_300, 1),
-        (80_000, 1_300, 1_300, LARGEST),
+        (80_000, 1_300, 4_300, 32),  # half of 80 tiles, down to a power of two
+        (1 << 40, 1_300, 4_300, LARGEST),
+        (1_000, 1_300, 4_300, 1),
+        (80_000, 4_000, 4_000, 32),  # what a tile adds does not show
     ],
 )
-def test_the_size_of_batches_suits_the_free_memory(free, one, two, size):
-    assert fitting(free, one, two) == size
+def test_the_size_of_batches_suits_the_free_memory(free, one, several, size):
+    assert fitting(free, one, several) == size
 
 
 class Spots:
@@ -242,7 +246,8 @@ def glass_and_tissue(folder, segmenter):
 @pytest.fixture(params=[False, True], ids=["each does all", "around one model"])
 def spots(request, slide, monkeypatch):
     """A model that finds a square in every tile; it has the tiles about which it was asked."""
-    card = replace(job_card(slide), needs_gpu=True)
+    contrast = Option(3.0, "grey levels", 0, 255)
+    card = replace(job_card(slide), needs_gpu=True, options={"min_contrast": contrast})
     model = Spots(card)
     monkeypatch.setattr("gigaseg.instances.batches.read_card", lambda name: card)
     monkeypatch.setattr("gigaseg.instances.model.load_segmenter", lambda name, context: model)
@@ -261,17 +266,22 @@ def test_a_model_is_not_asked_about_tiles_in_which_nothing_stands_out(tmp_path, 
     assert min(rows) == (3 if skip else 0)
 
 
-@pytest.mark.parametrize("skip", [True, False])
-def test_nor_about_tiles_without_foreground_that_are_kept_for_their_neighbours(tmp_path, spots, skip):
-    segmenter = SegmenterConfig("watershed", skip_blank=skip)
+@pytest.mark.parametrize("why", ["prompts", "segmenter"])
+def test_it_is_asked_where_prompts_lie_and_where_faint_objects_count(tmp_path, spots, why, monkeypatch):
+    segmenter = SegmenterConfig("watershed")
     glass_and_tissue(tmp_path, segmenter)
-    kept = Grid.read(tmp_path / "grid.parquet")
-    share = np.where(kept.col == 2, 0, 0.4).astype(np.float32)
-    replace(kept, foreground=share).write(tmp_path / "grid.parquet")
-    inputs = tmp_path / "slide.json", tmp_path / "grid.parquet"
-    segment(*inputs, 0, tmp_path / "o.parquet", segmenter=segmenter)
-    columns = {col for row, col in spots.asked if row >= 3}
-    assert columns == ({0, 1, 3, 4, 5} if skip else set(range(6)))
-    found, _ = read_instances(tmp_path / "o.parquet", stitched=False)
-    places = list(zip(found.tile_row.tolist(), found.tile_col.tolist()))
-    assert sorted(spots.asked) == places, "what was found lies where the model was asked, in order"
+    if why == "prompts":
+        rows_of = {(1, 4): [0], (2, 2): [1]}
+        prompts = SimpleNamespace(rows_of=lambda row, col: rows_of.get((row, col), []))
+        look = FirstLook.of(replace(job_of(tmp_path), prompts=prompts))
+        assert len(look.spared) == 34
+        assert not look.spared & set(rows_of)
+    else:
+        card = replace(spots.card, options={})
+        monkeypatch.setattr("gigaseg.instances.batches.read_card", lambda name: card)
+        assert segment(tmp_path / "slide.json", tmp_path / "grid.parquet", 0, tmp_path / "o.parquet",
+                       segmenter=segmenter) == 36  # fmt: skip
+
+
+def job_of(folder):
+    return Job.open(folder / "slide.json", folder / "grid.parquet", 0, SegmenterConfig("watershed"), "d")

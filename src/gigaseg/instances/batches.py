@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PART = 4
-"""Tiles of a part: neighbours, which share what a reader keeps decoded; few, so that little is done again."""
+"""Tiles of a part: neighbours, which share what a reader keeps decoded; few, so that little is done again.
+Another number needs another revision of the steps, since parts are known by their number alone."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 LARGEST = 64
 """Most tiles of a batch whose size is chosen here; more gain nothing on any card."""
 
+_TRIAL = 4
+"""Tiles of the batch by which what a tile needs is told from what all share."""
+
 _SHARE = 0.5
 """Share of the free memory that a batch may take by what one tile took: others hold more objects."""
 
@@ -95,31 +98,41 @@ class Model:
         log.warning("out of memory; going on with batches of %d tiles", self.size)
 
     def _fitting(self, tiles: Sequence[Tile], images: Tensor) -> int:
-        """The size of batches on a GPU, by what the first tile needs of its memory, alone and twice."""
+        """The size of batches on a GPU, by what the first tile needs of its memory, alone and several times."""
+        device = self._job.device
+        before = torch.cuda.memory_allocated(device)
         peaks = []
-        for n in (1, 2):
-            torch.cuda.reset_peak_memory_stats(self._job.device)
+        for n in (1, 1, _TRIAL):  # the first one warms up
+            torch.cuda.reset_peak_memory_stats(device)
             batch = TileBatch(images[:1].expand(n, -1, -1, -1), list(tiles[:1]) * n)
-            self._compute(self._job, self._segmenter, batch)
-            peaks.append(torch.cuda.max_memory_allocated(self._job.device))
+            try:
+                self._compute(self._job, self._segmenter, batch)
+            except (MemoryError, RuntimeError) as error:
+                if n == 1 or not is_out_of_memory(error):
+                    raise
+                return 2
+            peaks.append(torch.cuda.max_memory_allocated(device) - before)
         torch.cuda.empty_cache()
-        size = fitting(torch.cuda.mem_get_info(self._job.device)[0], *peaks)
+        size = fitting(torch.cuda.mem_get_info(device)[0], *peaks[1:])
         log.info("%d tiles a batch", size)
         return size
 
 
-def fitting(free: int, one: int, two: int) -> int:
+def fitting(free: int, one: int, several: int) -> int:
     """Tiles of a batch, a power of two up to `LARGEST`.
 
     Parameters
     ----------
     free : memory, bytes.
-    one, two : what batches of one and of two tiles took at most, bytes.
+    one, several : what batches of one and of `_TRIAL` tiles took at most, bytes. Where what a tile adds hides below
+        what all share, a quarter of the first is taken for it.
     """
-    most = int(_SHARE * free / max(1, two - one))
-    return 1 << max(0, min(most, LARGEST).bit_length() - 1)
+    a_tile = max((several - one) // (_TRIAL - 1), one // 4, 1)
+    return 1 << max(0, min(int(_SHARE * free / a_tile), LARGEST).bit_length() - 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ended, on a GPU or on the host."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ended, on a GPU, in one of its libraries, or on the host."""
+    texts = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in texts)

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from gigaseg.instances.batches import Job, Parts, open_source
-from gigaseg.instances.stages import FirstLook, Ran, Step, as_images
+from gigaseg.instances.stages import FirstLook, Pixels, Ran, Step, as_images
 from gigaseg.processes import end_with_parent
 from gigaseg.tiles.first_look import is_blank
 from gigaseg.tiles.pool import read_tiles
@@ -46,11 +47,12 @@ def around_one_model(
         import torch
 
         torch.set_num_threads(workers)
+    open_source(job).close()  # a damaged one is told before a model is loaded
     model = Model(job, step.compute)
     tiles = [tile for part in missing for tile in parts.of(part)]
     found: list[Any] = []
     left = deque(missing)
-    with _Writers(partial(step.write, job), workers // 2, ran) as writers:
+    with _Writers(job, step, workers // 2, ran) as writers:
         with closing(_batches(job, model, tiles, max(1, workers // 2), ran)) as batches:
             for some, blank, images in batches:
                 with ran.clock("model"):
@@ -69,11 +71,12 @@ def around_one_model(
 class _Writers:
     """Processes that write parts; with none, they are written here."""
 
-    def __init__(self, write: Callable[..., None], processes: int, ran: Ran) -> None:
-        self._write, self._processes, self._ran = write, processes, ran
+    def __init__(self, job: Job, step: Step, processes: int, ran: Ran) -> None:
+        self._task = (step.write, replace(job, prompts=None))  # which may be many, and are not looked at any more
+        self._processes, self._ran = processes, ran
         self._waiting: deque[tuple[int, Future[float]]] = deque()
         context = get_context("spawn")
-        self._pool = ProcessPoolExecutor(processes, context, initializer=_start_writer) if processes else None
+        self._pool = ProcessPoolExecutor(processes, context, _start_writer, self._task) if processes else None
 
     def __enter__(self) -> _Writers:
         return self
@@ -85,10 +88,10 @@ class _Writers:
     def take(self, part: int, *task: Any) -> None:
         """Write a part, or let it be written."""
         if self._pool is not None:
-            self._waiting.append((part, self._pool.submit(_timed, self._write, *task)))
+            self._waiting.append((part, self._pool.submit(_write, *task)))
             return
         written: Future[float] = Future()
-        written.set_result(_timed(self._write, *task))
+        written.set_result(_timed(*self._task, *task))
         self._waiting.append((part, written))
 
     def finished(self, ahead: int) -> Iterator[int]:
@@ -99,9 +102,18 @@ class _Writers:
             yield part
 
 
-def _start_writer() -> None:
+_writing: tuple[Any, ...]
+
+
+def _start_writer(*task: Any) -> None:
+    global _writing
+    _writing = task
     end_with_parent()
     logging.basicConfig(level=logging.WARNING)
+
+
+def _write(*task: Any) -> float:
+    return _timed(*_writing, *task)
 
 
 def _timed(write: Callable[..., None], *task: Any) -> float:
@@ -160,20 +172,21 @@ def _read(job: Job, model: Model, tiles: Sequence[Tile], readers: int) -> Genera
     images = model.buffer()
     filled = 0
     look = FirstLook.of(job)
-    seen = [tile for tile in tiles if not look.skips(tile)]
-    pixels_of = read_tiles(partial(open_source, job), job.grid.tiling, seen, readers, is_blank)
+    opener = partial(open_source, job)
+    pixels_of = read_tiles(opener, job.grid.tiling, tiles, readers, is_blank if look.spared else _no)
     with closing(pixels_of):
-        for tile in tiles:
+        for tile, (pixels, nothing) in zip(tiles, pixels_of):
             some.append(tile)
-            blank.append(look.skips(tile))
+            blank.append(nothing and (tile.row, tile.col) in look.spared)
             if not blank[-1]:
-                pixels, nothing = next(pixels_of)
-                blank[-1] = nothing and look.spares(tile)
-                if not blank[-1]:
-                    images[filled] = as_images(pixels)
-                    filled += 1
+                images[filled] = as_images(pixels)
+                filled += 1
             if filled == len(images):
                 yield some, blank, images
                 some, blank, images, filled = [], [], model.buffer(), 0
         if some:
             yield some, blank, images[:filled]
+
+
+def _no(pixels: Pixels) -> bool:
+    return False

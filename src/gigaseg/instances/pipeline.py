@@ -18,7 +18,6 @@ from gigaseg.instances.batches import Job, Parts, model_bytes, open_source
 from gigaseg.instances.one_model import around_one_model
 from gigaseg.instances.stages import STAGES, FirstLook, Ran, Step, as_images
 from gigaseg.processes import end_with_parent, keep_freed_memory
-from gigaseg.tiles.first_look import is_blank
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,8 @@ class _Worker:
         from gigaseg.instances.model import Model
 
         self._job, self._step, self._parts = job, step, parts
+        self._source = open_source(job)  # first: a damaged one is told before a model is loaded
         self._model = Model(job, step.compute)
-        self._source = open_source(job)
         self._look = FirstLook.of(job)
 
     def make(self, part: int) -> Ran:
@@ -97,17 +96,12 @@ class _Worker:
         found: list[Any] = []
         tiles = self._parts.of(part)
         for tile in tiles:
-            pixels = None
-            if not self._look.skips(tile):
-                with did.clock("read"):
-                    pixels = self._source.read(tile)
-                    pixels = None if self._look.spares(tile) and is_blank(pixels) else pixels
-            if pixels is None:
-                did.blank += 1
-                found.append(None)
-                continue
+            with did.clock("read"):
+                pixels = self._source.read(tile)
+                blank = self._look(tile, pixels)
+            did.blank += blank
             with did.clock("model"):
-                found += self._model([tile], as_images(pixels[None]))
+                found += [None] if blank else self._model([tile], as_images(pixels[None]))
         with did.clock("write"):
             self._step.write(self._job, tiles, found, self._model.told, self._parts.file(part))
         return did

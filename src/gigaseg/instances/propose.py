@@ -1,4 +1,4 @@
-"""The propose step: the points that a segmenter proposes on the tiles of a shard, batch by batch and resumable."""
+"""The propose step: the points that a segmenter proposes on the tiles of a shard, part by part and resumable."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def propose(
     segmenter : which one, and how; one that needs prompts and finds them itself (`Card.proposes`).
     tiles : tile store of the shard; None: read from the slide.
     object_diameter : typical object diameter in the slide's unit, where the preset states one.
-    workers : processes of one thread each where the CPU computes; the result is the same for any number.
+    workers : as of `gigaseg.instances.segment.segment`.
     digest : of the step; unfinished work of another digest is discarded.
 
     Returns

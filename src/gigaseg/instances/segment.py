@@ -1,4 +1,4 @@
-"""The segment step: the tiles of a shard in, its instance table out, batch by batch and resumable."""
+"""The segment step: the tiles of a shard in, its instance table out, part by part and resumable."""
 
 from __future__ import annotations
 

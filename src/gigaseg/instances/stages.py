@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gigaseg.instances.batches import Job
+from gigaseg.tiles.first_look import CONTRAST, is_blank
 from gigaseg.tiles.tiling import Tile
 
 if TYPE_CHECKING:
@@ -72,39 +73,30 @@ class Ran:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """Which tiles the model need not be asked about; can be sent to a process.
+    """Whether the model need be asked about a tile.
 
     Attributes
     ----------
-    spared : (row, col) of the tiles without prompts, where there is a model to spare and the user does not want it
-        asked about all.
-    background : those of them without any foreground, which the grid kept for their neighbours' sake alone; they are
-        not even read.
+    spared : (row, col) of the tiles about which it need not be when nothing stands out in them: those without prompts,
+        for a segmenter that drops what hardly stands out (its option `min_contrast`), unless the user wants it asked.
     """
 
     spared: frozenset[tuple[int, int]]
-    background: frozenset[tuple[int, int]]
 
     @classmethod
     def of(cls, job: Job) -> FirstLook:
         """Of the tiles of a job."""
-        if not (job.card.needs_gpu and job.segmenter.skip_blank):
-            return cls(frozenset(), frozenset())
+        strict = job.metadata["options"].get("min_contrast", 0.0) >= CONTRAST
+        if not (job.card.needs_gpu and strict and job.segmenter.skip_blank):
+            return cls(frozenset())
         places = [(tile.row, tile.col) for tile in job.chosen]
         if job.prompts is not None:
             places = [place for place in places if not len(job.prompts.rows_of(*place))]
-        grid = job.grid
-        bare = grid.foreground == 0
-        background = frozenset(zip(grid.row[bare].tolist(), grid.col[bare].tolist()))
-        return cls(frozenset(places), background.intersection(places))
+        return cls(frozenset(places))
 
-    def skips(self, tile: Tile) -> bool:
-        """Whether a tile need not be read."""
-        return (tile.row, tile.col) in self.background
-
-    def spares(self, tile: Tile) -> bool:
-        """Whether the model need not be asked about a tile in which nothing stands out."""
-        return (tile.row, tile.col) in self.spared
+    def __call__(self, tile: Tile, pixels: Pixels) -> bool:
+        """Whether the model can be left out."""
+        return (tile.row, tile.col) in self.spared and is_blank(pixels)
 
 
 def as_images(pixels: Pixels) -> Tensor:

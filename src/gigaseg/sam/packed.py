@@ -9,7 +9,11 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from gigaseg.errors import SegmenterError
 from gigaseg.segmenters.base import Masks, TileInstances
+
+_PIXELS = 1 << 20
+"""Pixels of masks that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,25 @@ class PackedMasks:
 
     @classmethod
     def of(cls, boxes: Tensor, masks: Masks, scores: Tensor) -> PackedMasks:
-        """Masks (bool, cropped to `boxes`) as a pack; one that is a pack already gets the scores alone."""
+        """Masks (cropped to `boxes`) as a pack; one that is a pack already gets the scores alone.
+
+        Raises
+        ------
+        SegmenterError
+            A mask has another shape than its box.
+        """
+        scores = scores.to(boxes.device)
         if isinstance(masks, PackedMasks):
             return replace(masks, scores=scores)
         sides = (boxes[:, 2:] - boxes[:, :2]).long()
+        for mask, (width, height) in zip(masks, sides.tolist()):
+            if tuple(mask.shape) != (height, width):
+                found = " x ".join(map(str, mask.shape))
+                raise SegmenterError(f"a mask is {found} px, accepted: {height} x {width}, as its box says")
         area = sides[:, 0] * sides[:, 1]
-        bits = torch.cat([mask.flatten() for mask in masks]) if len(masks) else boxes.new_zeros(0, dtype=torch.bool)
-        return cls(boxes, bits.to(boxes.device), area.cumsum(0) - area, scores)
+        flat = [mask.flatten().to(boxes.device, torch.bool) for mask in masks]
+        bits = torch.cat(flat) if flat else boxes.new_zeros(0, dtype=torch.bool)
+        return cls(boxes, bits, area.cumsum(0) - area, scores)
 
     @property
     def area(self) -> Tensor:
@@ -115,6 +131,13 @@ def spans(start: Tensor, length: Tensor) -> Tensor:
     return torch.arange(len(shift), device=start.device) + shift
 
 
+def runs(size: Tensor) -> list[slice]:
+    """Runs of (m,) things of some `size` in pixels, with about `_PIXELS` in all: what is held at a time."""
+    piece = (size.cumsum(0) - 1).clamp(min=0) // _PIXELS
+    ends = torch.nonzero(piece.diff(append=piece.new_tensor([-1])) != 0)[:, 0].add(1).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends)]
+
+
 def label_map(masks: PackedMasks, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Masks of a tile made disjoint, where they are: the higher score keeps a shared pixel, the earlier among equals.
 
@@ -129,23 +152,26 @@ def label_map(masks: PackedMasks, shape: tuple[int, int]) -> tuple[Tensor, Tenso
     """
     height, width = shape
     n, device = len(masks), masks.bits.device
-    x0, y0, x1, y1 = masks.boxes.long().unbind(1)
-    # row by row of the crops, as far as they lie inside
-    rows = (y1.clamp(max=height) - y0).clamp(min=0)
-    of = torch.arange(n, device=device).repeat_interleave(rows)
-    row = spans(torch.zeros_like(rows), rows)
-    length = (x1.clamp(max=width) - x0).clamp(min=0)[of]
-    on = masks.bits[spans(masks.offsets[of] + row * (x1 - x0)[of], length)]
-    place = spans((y0[of] + row) * width + x0[of], length)[on]
-    owner = of.repeat_interleave(length)[on]
     # the greatest rank at a pixel is the mask on top, in whatever order a device writes
     order = masks.scores.flip(0).argsort(stable=True)  # equals: the last one first
     order = n - 1 - order
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(1, n + 1, device=device))
     canvas = torch.zeros(height * width, dtype=torch.int64, device=device)
-    canvas.scatter_reduce_(0, place, rank[owner], "amax")
+    pixels = torch.zeros(n, dtype=torch.int64, device=device)
+    x0, y0, x1, y1 = masks.boxes.long().unbind(1)
+    # row by row of the crops, as far as they lie inside
+    rows = (y1.clamp(max=height) - y0).clamp(min=0)
+    across = (x1.clamp(max=width) - x0).clamp(min=0)
+    for some in runs(rows * across):
+        of = torch.arange(some.start, some.stop, device=device).repeat_interleave(rows[some])
+        row = spans(torch.zeros_like(rows[some]), rows[some])
+        on = masks.bits[spans(masks.offsets[of] + row * (x1 - x0)[of], across[of])]
+        place = spans((y0[of] + row) * width + x0[of], across[of])[on]
+        owner = of.repeat_interleave(across[of])[on]
+        canvas.scatter_reduce_(0, place, rank[owner], "amax")
+        pixels += torch.bincount(owner, minlength=n)
     number = torch.cat([order.new_zeros(1), order + 1]).int()
-    return number[canvas].view(height, width), torch.bincount(owner, minlength=n)
+    return number[canvas].view(height, width), pixels
 
 
 def to_instances(
@@ -166,7 +192,7 @@ def to_instances(
     found = []
     for i in range(images):
         at = torch.nonzero(of == i)[:, 0].to(device)
-        part = masks[at]
+        part = masks[at].compact()  # else each tile would hold the masks of all
         part = replace(part, scores=part.scores.clamp(0, 1))
         found.append(TileInstances(part.boxes, part, part.scores, prob[at]))
     return found

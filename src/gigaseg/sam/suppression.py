@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gigaseg.sam.packed import PackedMasks, spans
+from gigaseg.sam.packed import PackedMasks, runs, spans
 from gigaseg.sam.torchvision_ops import ensure_torchvision
 
 _PAIRS = 1 << 20
 """Pairs of boxes compared at a time."""
-
-_PIXELS = 1 << 20
-"""Pixels of pairs of masks compared at a time."""
 
 
 def box_nms(masks: PackedMasks, image: Tensor, threshold: float) -> Tensor:
@@ -74,15 +71,17 @@ def _near(masks: PackedMasks, area: Tensor, image: Tensor, threshold: float) -> 
     """Pairs (m, 2), first < second, of masks of an image that may have an IoU above the threshold."""
     boxes = masks.boxes.long()
     pairs = [boxes.new_zeros(0, 2)]
-    step = max(1, _PAIRS // max(1, len(masks)))
-    for start in range(0, len(masks), step):
-        some = slice(start, start + step)
-        low = torch.maximum(boxes[some, None, :2], boxes[:, :2])
-        high = torch.minimum(boxes[some, None, 2:], boxes[:, 2:])
-        most = torch.minimum((high - low).clamp(min=0).prod(-1), torch.minimum(area[some, None], area))
-        near = (most > 0) & (most > threshold * (area[some, None] + area - most))
-        near &= image[some, None] == image
-        pairs.append(torch.nonzero(near.triu(start + 1)) + boxes.new_tensor([start, 0]))
+    for one in sorted(set(image.tolist())):
+        at = torch.nonzero(image == one)[:, 0]
+        box, size = boxes[at], area[at]
+        step = max(1, _PAIRS // len(at))
+        for start in range(0, len(at), step):
+            some = slice(start, start + step)
+            low = torch.maximum(box[some, None, :2], box[:, :2])
+            high = torch.minimum(box[some, None, 2:], box[:, 2:])
+            most = torch.minimum((high - low).clamp(min=0).prod(-1), torch.minimum(size[some, None], size))
+            near = (most > 0) & (most > threshold * (size[some, None] + size - most))
+            pairs.append(at[torch.nonzero(near.triu(start + 1)) + boxes.new_tensor([start, 0])])
     return torch.cat(pairs)
 
 
@@ -92,7 +91,7 @@ def _shared(masks: PackedMasks, one: Tensor, two: Tensor) -> Tensor:
     low = torch.maximum(boxes[one, :2], boxes[two, :2])
     width, height = (torch.minimum(boxes[one, 2:], boxes[two, 2:]) - low).unbind(1)
     counts = [width.new_zeros(0)]
-    for some in _pieces(width * height):
+    for some in runs(width * height):
         of = torch.arange(some.start, some.stop, device=width.device).repeat_interleave(height[some])
         row = spans(torch.zeros_like(height[some]), height[some])
         seen = []
@@ -103,10 +102,3 @@ def _shared(masks: PackedMasks, one: Tensor, two: Tensor) -> Tensor:
         pair = (of - some.start).repeat_interleave(width[of])
         counts.append(torch.bincount(pair[seen[0] & seen[1]], minlength=some.stop - some.start))
     return torch.cat(counts)
-
-
-def _pieces(size: Tensor) -> list[slice]:
-    """Runs of pairs with about `_PIXELS` pixels in all."""
-    piece = (size.cumsum(0) - 1).clamp(min=0) // _PIXELS
-    ends = torch.nonzero(piece.diff(append=piece.new_tensor([-1])) != 0)[:, 0].add(1).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends], ends)]

@@ -1,8 +1,8 @@
 """A first look at a tile: whether anything at all stands out in it, told in about a millisecond.
 
 What is blank costs an encoder as much as tissue does: padding of a scan, dark fields, glass in the margin of the
-foreground. A tile is called blank only where it is more even than what a segmenter accepts: objects of `centersam`
-differ from their surroundings by 3 grey levels or more (`gigaseg.segmenters.contrast`). Doubtful tiles are not blank,
+foreground. A tile is called blank only where it is more even than what a segmenter accepts that drops objects which
+differ from their surroundings by less than 3 grey levels (`gigaseg.segmenters.contrast`). Doubtful tiles are not blank,
 those with noise, dust or a gradient among them.
 """
 
@@ -15,9 +15,13 @@ import numpy.typing as npt
 BLOCK = 8
 """Side, px, of the squares that are looked at, half a side apart: a disc of 12 px fills nine tenths of one of them."""
 
+CONTRAST = 3.0
+"""Grey levels by which objects must at least differ from their surroundings, for a blank tile to hold none."""
+
 LEAST_RANGE = 2.0
 """Grey levels of 255 between the brightest and the darkest square, from which on a tile is not blank: what is left of
-a difference of 3 in a square that a small object fills by two thirds; `benchmarks/shortcuts.py` counts what is lost."""
+a difference of `CONTRAST` in a square that a small object fills by two thirds; `benchmarks/shortcuts.py` counts what is
+lost."""
 
 
 def is_blank(pixels: npt.NDArray[np.uint8]) -> bool:

@@ -179,7 +179,8 @@ def grid(
     # of a tile that reaches beyond the slide only the part on it counts
     on_slide = np.minimum(boxes, [tiling.width, tiling.height] * 2)
     share = found.fraction(on_slide * np.tile(tiling.scale, 2)).reshape(tiling.rows, tiling.cols)
-    kept = _with_neighbours((share > 0) & (share >= preset.foreground.min_fraction))
+    # a neighbour without any foreground has nothing of an object: a model would look at bare glass
+    kept = _with_neighbours((share > 0) & (share >= preset.foreground.min_fraction)) & (share > 0)
     for geometry in touching:
         tiles, _ = shapely.STRtree(geometry).query(shapely.box(*boxes.T), predicate="intersects")
         kept.reshape(-1)[tiles] = True
