@@ -141,7 +141,7 @@ class Case:
 
     def _tiles(self):
         from gigaseg.config import SegmenterConfig
-        from gigaseg.instances.batches import Job
+        from gigaseg.instances.job import Job
 
         job = Job.open(self.info, self.grid, 0, SegmenterConfig(self.segmenter, device=self.args.device), "")
         return job, job.chosen
@@ -150,7 +150,7 @@ class Case:
         """Seconds of reading alone."""
         from functools import partial
 
-        from gigaseg.instances.batches import open_source
+        from gigaseg.instances.job import open_source
         from gigaseg.tiles.pool import read_tiles
 
         job, tiles = self._tiles()
@@ -191,7 +191,7 @@ def only_model(info: Path, grid: Path, name: str, device: str, part: int, of: in
     import torch
 
     from gigaseg.config import SegmenterConfig
-    from gigaseg.instances.batches import PART, Job, device_of, open_source
+    from gigaseg.instances.job import PART, Job, device_of, open_source
     from gigaseg.instances.segment import _segment_tiles
     from gigaseg.instances.stages import FirstLook
     from gigaseg.segmenters.base import TileBatch

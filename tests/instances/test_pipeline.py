@@ -12,7 +12,7 @@ import torch
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
 from gigaseg.errors import SegmenterError, SlideError
 from gigaseg.instances import pipeline
-from gigaseg.instances.batches import PART, Job
+from gigaseg.instances.job import PART, Job
 from gigaseg.instances.model import LARGEST, Model, fitting
 from gigaseg.instances.segment import segment
 from gigaseg.instances.stages import FirstLook
@@ -70,7 +70,7 @@ def test_reading_ahead_and_writing_behind_changes_no_byte(slide, usual, one_mode
 
 
 def test_a_run_with_one_model_takes_up_the_parts_of_another(slide, usual, one_model, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("gigaseg.instances.batches.Parts.remove", lambda self: None)
+    monkeypatch.setattr("gigaseg.instances.job.Parts.remove", lambda self: None)
     out = tmp_path / "o.parquet"
     assert run(slide, out, workers=2) == usual
     (parts,) = tmp_path.glob(".parts/segment-o/d")
@@ -249,7 +249,7 @@ def spots(request, slide, monkeypatch):
     contrast = Option(3.0, "grey levels", 0, 255)
     card = replace(job_card(slide), needs_gpu=True, options={"min_contrast": contrast})
     model = Spots(card)
-    monkeypatch.setattr("gigaseg.instances.batches.read_card", lambda name: card)
+    monkeypatch.setattr("gigaseg.instances.job.read_card", lambda name: card)
     monkeypatch.setattr("gigaseg.instances.model.load_segmenter", lambda name, context: model)
     monkeypatch.setattr(pipeline, "_one_model", lambda job: request.param)
     return model
@@ -278,7 +278,7 @@ def test_it_is_asked_where_prompts_lie_and_where_faint_objects_count(tmp_path, s
         assert not look.spared & set(rows_of)
     else:
         card = replace(spots.card, options={})
-        monkeypatch.setattr("gigaseg.instances.batches.read_card", lambda name: card)
+        monkeypatch.setattr("gigaseg.instances.job.read_card", lambda name: card)
         assert segment(tmp_path / "slide.json", tmp_path / "grid.parquet", 0, tmp_path / "o.parquet",
                        segmenter=segmenter) == 36  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 from gigaseg.cli import main
 from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
 from gigaseg.errors import FormatError, SegmenterError
-from gigaseg.instances.batches import model_bytes
+from gigaseg.instances.job import model_bytes
 from gigaseg.instances.segment import segment
 from gigaseg.instances.table import read_instances
 from gigaseg.sam.checkpoints import write_delta, write_state

@@ -40,6 +40,12 @@ def test_tiles_with_foreground_and_their_neighbours_are_kept(slide):
     assert not far
 
 
+def test_a_neighbour_is_kept_with_foreground_of_its_own_alone(slide):
+    found = make(slide, foreground=ForegroundConfig(min_fraction=0.9))
+    assert (found.foreground > 0).all()
+    assert (found.foreground < 0.9).any()
+
+
 def test_all_keeps_everything_and_glass_keeps_nothing(slide):
     assert make(slide, foreground=ForegroundConfig(method="all")).kept.all()
     tifffile.imwrite(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gigaseg.instances.batches import Job
 from gigaseg.instances.classes import ClassTable
+from gigaseg.instances.job import Job
 from gigaseg.segmenters.base import Segmenter, TileBatch
 from gigaseg.segmenters.registry import load_segmenter
 

@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from gigaseg.instances.batches import Job, Parts, open_source
+from gigaseg.instances.job import Job, Parts, open_source
 from gigaseg.instances.stages import FirstLook, Pixels, Ran, Step, as_images
 from gigaseg.processes import end_with_parent
 from gigaseg.tiles.first_look import is_blank

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from gigaseg.instances.batches import Job, Parts, model_bytes, open_source
+from gigaseg.instances.job import Job, Parts, model_bytes, open_source
 from gigaseg.instances.one_model import around_one_model
 from gigaseg.instances.stages import STAGES, FirstLook, Ran, Step, as_images
 from gigaseg.processes import end_with_parent, keep_freed_memory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gigaseg.config import SegmenterConfig
 from gigaseg.errors import SegmenterError
-from gigaseg.instances.batches import Job, Parts, device_of
+from gigaseg.instances.job import Job, Parts, device_of
 from gigaseg.instances.pipeline import run_parts
 from gigaseg.instances.stages import Step
 from gigaseg.prompts.proposals import PROPOSALS_FORMAT, read_proposals, write_proposals

@@ -13,8 +13,8 @@ from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError, SegmenterError
 from gigaseg.exemplar import exemplar_files
 from gigaseg.files import read_metadata, same_slide
-from gigaseg.instances.batches import Job, Parts, device_of
 from gigaseg.instances.classes import ClassTable
+from gigaseg.instances.job import Job, Parts, device_of
 from gigaseg.instances.pipeline import run_parts
 from gigaseg.instances.stages import Step
 from gigaseg.instances.table import INSTANCES_FORMAT, Instances, join_parts

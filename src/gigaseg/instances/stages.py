@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.instances.batches import Job
+from gigaseg.instances.job import Job
 from gigaseg.tiles.first_look import CONTRAST, is_blank
 from gigaseg.tiles.tiling import Tile
 
