@@ -40,8 +40,8 @@ SUMMARY_FORMAT = "gigaseg/summary/1"
 NO_MEASUREMENT = ("instance", "class", "region", "centroid_x_px", "centroid_y_px")
 """Columns of measurements.parquet that nobody wants the mean of."""
 
-BLOCK = 25_000
-"""Instances of a block: some 200 MB a worker with nuclei. Smaller blocks read the file more often."""
+BLOCK = 10_000
+"""Instances of a block: some 80 MB a worker with nuclei."""
 
 _CLASS, _REGION = "class", "region"
 

@@ -35,8 +35,8 @@ from gigaseg.tiles.grid import Grid
 
 log = logging.getLogger(__name__)
 
-BLOCK = 100_000
-"""Tile instances of a block: some 100 MB a worker with nuclei. The result does not depend on it."""
+BLOCK = 10_000
+"""Tile instances of a block: some 10 MB of pixel outlines, which take ten times that. The result does not depend on it."""
 
 RUNS_AT_ONCE = 2
 """Runs of rows prepared at a time, some 50 MB each: two keep the one who writes them busy."""
