@@ -25,7 +25,7 @@ STITCHED_FORMAT = "gigaseg/stitched/1"
 """Instances of a slide: geometry in level-0 px."""
 
 ROW_GROUP = 8192
-"""Rows of a Parquet row group: what a reader holds at least (some 8 MB of pixel outlines), whatever the slide's size."""
+"""Rows of a Parquet row group: what a reader holds at least (some 8 MB of outlines), whatever the slide's size."""
 
 PLAIN_COLUMNS = ("geometry", "bbox", "score", "class_prob", "instance")
 """Columns whose values hardly repeat: a dictionary of them costs time and saves no space."""

@@ -36,7 +36,7 @@ from gigaseg.tiles.grid import Grid
 log = logging.getLogger(__name__)
 
 BLOCK = 10_000
-"""Tile instances of a block: some 10 MB of pixel outlines, which take ten times that. The result does not depend on it."""
+"""Tile instances of a block: some 10 MB of pixel outlines. The result does not depend on it."""
 
 RUNS_AT_ONCE = 2
 """Runs of rows prepared at a time, some 50 MB each: two keep the one who writes them busy."""
