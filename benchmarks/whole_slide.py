@@ -228,7 +228,7 @@ def with_model(args: argparse.Namespace, run: Costs) -> list[str]:
         f"## With `{args.model}`",
         "",
         f"`segment` on {found['tiles']} of the {found['of']:,} tiles that its grid keeps of {run.side:,}² px, "
-        f"evenly spread ({found['blank']} of them without foreground or blank, {found['instances']:,} instances): "
+        f"evenly spread ({found['blank']} of them blank, {found['instances']:,} instances): "
         f"{found['seconds']:.0f} s by the clock, {found['cpu_seconds']:.0f} s of CPU, "
         f"{found['peak_memory_mb']:.0f} MB at most; load {load} at the end. By proportion **{minutes:.0f} minutes for "
         f"all tiles on {args.cores} cores**, of "
