@@ -20,9 +20,9 @@ from gigaseg.instances.table import read_instances
 from gigaseg.segmenters.base import TileInstances
 from gigaseg.segmenters.card import Option
 from gigaseg.slides.inspect import inspect
-from gigaseg.testing import synthetic_slide
 from gigaseg.tiles.grid import Grid, grid
 from gigaseg.tiles.store import tile
+from inputs import write_inputs
 
 SEGMENTER = SegmenterConfig("watershed")
 
@@ -30,15 +30,7 @@ SEGMENTER = SegmenterConfig("watershed")
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
     """A slide of 1000 x 700 px in tiles of 256 px, of which many parts are made."""
-    folder = tmp_path_factory.mktemp("slide")
-    synthetic_slide(folder / "s.tif", width=1000, height=700, seed=5)
-    inspect(folder / "s.tif", slide="s").write(folder / "slide.json")
-    preset = Preset(
-        segmenter=SEGMENTER,
-        foreground=ForegroundConfig(method="all"),
-        tiles=TilesConfig(tile=256, overlap=64, tiles_per_shard=100),
-    )
-    grid(folder / "slide.json", folder / "grid.parquet", folder / "foreground.tif", preset=preset)
+    folder = write_inputs(tmp_path_factory.mktemp("slide"), SEGMENTER, (1000, 700), 100)
     assert len(Grid.read(folder / "grid.parquet").row) > 4 * PART
     return folder
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gigaseg.cli import main
-from gigaseg.config import ForegroundConfig, Preset, SegmenterConfig, TilesConfig
+from gigaseg.config import SegmenterConfig
 from gigaseg.errors import FormatError, SegmenterError
 from gigaseg.instances.job import model_bytes
 from gigaseg.instances.segment import segment
@@ -18,8 +18,8 @@ from gigaseg.instances.table import read_instances
 from gigaseg.sam.checkpoints import write_delta, write_state
 from gigaseg.sam.downloads import OFFICIAL, Official
 from gigaseg.slides.inspect import inspect
-from gigaseg.testing import synthetic_slide
-from gigaseg.tiles.grid import Grid, grid
+from gigaseg.tiles.grid import Grid
+from inputs import write_inputs
 
 SEGMENTER = SegmenterConfig("watershed", batch_size=2)
 SEGMENT = [sys.executable, "-m", "gigaseg", "segment", "--segmenter=watershed"]
@@ -28,16 +28,7 @@ SEGMENT = [sys.executable, "-m", "gigaseg", "segment", "--segmenter=watershed"]
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
     """A synthetic slide of 700 x 600 px in two shards of tiles of 256 px."""
-    folder = tmp_path_factory.mktemp("slide")
-    synthetic_slide(folder / "s.tif", width=700, height=600, seed=5)
-    inspect(folder / "s.tif", slide="s").write(folder / "slide.json")
-    preset = Preset(
-        segmenter=SEGMENTER,
-        foreground=ForegroundConfig(method="all"),
-        tiles=TilesConfig(tile=256, overlap=64, tiles_per_shard=6),
-    )
-    grid(folder / "slide.json", folder / "grid.parquet", folder / "foreground.tif", preset=preset)
-    return folder
+    return write_inputs(tmp_path_factory.mktemp("slide"), SEGMENTER, (700, 600), 6)
 
 
 def run(slide, out, **options):
