@@ -24,6 +24,14 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/benchmark.smk"
 
 
+onsuccess:
+    end(PLAN, workflow)
+
+
+onerror:
+    end(PLAN, workflow)
+
+
 rule all:
     default_target: True
     input:

@@ -39,7 +39,9 @@ class Cohort:
         (self.folder / "slides.tsv").write_text("\n".join([header, *("\t".join(row) for row in rows)]) + "\n")
 
     def snakemake(self, *arguments, cores=1, broken=None):
-        """Run Snakemake; returns the finished process. The step `broken` fails, as on a machine with a fault.
+        """Run Snakemake; returns the finished process.
+
+        Commands that begin with the shell pattern `broken` (a step, say) fail, as on a machine with a fault.
 
         With a second core, `tile` starts two processes for each shard, which takes longer than the tiles do.
         """
@@ -50,7 +52,7 @@ class Cohort:
         if broken:
             stand_in = self.folder / "broken" / "gigaseg"
             stand_in.parent.mkdir(exist_ok=True)
-            stand_in.write_text(f'#!/bin/sh\n[ "$1" = {broken} ] && exit 1\nexec {tools}/gigaseg "$@"\n')
+            stand_in.write_text(f'#!/bin/sh\ncase "$*" in {broken}*) exit 1;; esac\nexec {tools}/gigaseg "$@"\n')
             stand_in.chmod(0o755)
             path = f"{stand_in.parent}:{path}"
         return subprocess.run(

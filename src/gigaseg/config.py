@@ -204,6 +204,10 @@ class Config:
     """config.yaml as a whole."""
 
     slides: str = key("slides.tsv", "sample sheet")
+    slides_dir: str | None = key(None, "folder whose slides are taken, all of them, in place of a sample sheet")
+    settle_minutes: float = key(
+        10.0, "minutes for which a file of slides_dir must not have changed: newer ones may still be copied", low=0.0
+    )
     results: str = key("results", "folder of all outputs")
     presets: dict[str, Preset] = key(lambda: {"nuclei": Preset()}, "presets by name; the first one is the default")
     report: ReportConfig = key(ReportConfig, "see ReportConfig")

@@ -16,6 +16,7 @@ from typing import Any
 
 from gigaseg.config import Config, Preset, load_config
 from gigaseg.errors import UserError
+from gigaseg.incoming import SHEET, Found, find_slides
 from gigaseg.options import prompt_options, step_options
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.sheet import BadRow, Row, read_sheet
@@ -37,7 +38,9 @@ class SlidePlan:
     ----------
     row : its row of the sheet.
     preset : its preset.
-    shards : number of shards, from the bounding grid; 1 for a slide that cannot be opened.
+    tiles : number of tiles of the bounding grid, of which those with foreground are kept; 1 for a slide that cannot
+        be opened.
+    shards : number of shards, from the bounding grid.
     digests : by step; of `prompt` only where the segmenter needs prompts, or takes points and the row has some; of
         `propose` only where the segmenter finds its prompts itself.
     options : command-line options by step.
@@ -45,6 +48,7 @@ class SlidePlan:
 
     row: Row
     preset: Preset
+    tiles: int
     shards: int
     digests: dict[str, str]
     options: dict[str, list[str]]
@@ -67,12 +71,24 @@ class SlidePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cohort: its valid slides by name, in the sheet's order, and the rows that cannot be used."""
+    """The cohort.
+
+    Attributes
+    ----------
+    config : its configuration.
+    sheet : the sample sheet; with `slides_dir` the one in the results folder, made of what was found.
+    slides : its valid slides by name, in the sheet's order.
+    bad_rows : rows of the sheet that cannot be used.
+    digests : of the steps of the cohort.
+    found : what `slides_dir` holds; None for a cohort with a sheet.
+    """
 
     config: Config
+    sheet: Path
     slides: dict[str, SlidePlan]
     bad_rows: list[BadRow]
     digests: dict[str, str]
+    found: Found | None = None
 
     @property
     def checkpoints(self) -> list[str]:
@@ -88,8 +104,14 @@ class Plan:
         return sorted({name for name in named if name} | {name for name in bases if name and checkpoint_sha256(name)})
 
 
-def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
+def make_plan(content: Mapping[str, Any], source: str = "config.yaml", *, settled: bool = False) -> Plan:
     """Plan a cohort from its configuration.
+
+    Parameters
+    ----------
+    content, source : the configuration, and its name in messages.
+    settled : `slides_dir` is not looked into again, since the run that this job belongs to has done so: its slides
+        are those of the sheet in the results folder.
 
     Raises
     ------
@@ -99,8 +121,16 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
     from gigaseg.files import digest
 
     config = load_config(content, source)
-    rows, bad_rows = read_sheet(config.slides, list(config.presets))
-    cache = _Cache(Path(config.results) / ".headers.json")
+    results = Path(config.results)
+    sheet, found = Path(config.slides), None
+    if config.slides_dir is not None:
+        sheet = results / SHEET
+    if config.slides_dir is not None and not settled:
+        found = find_slides(Path(config.slides_dir), results, config.settle_minutes, next(iter(config.presets)))
+        rows, bad_rows = found.rows, list[BadRow]()
+    else:
+        rows, bad_rows = read_sheet(sheet, list(config.presets))
+    cache = _Cache(results / ".headers.json")
     slides = {row.slide: _plan_slide(row, config, cache) for row in rows}
     cache.save()
     cohort = [slide.digests["measure"] for slide in slides.values()]
@@ -111,7 +141,7 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
         "aggregate": aggregate,
         "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title]),
     }
-    return Plan(config, slides, bad_rows, digests)
+    return Plan(config, sheet, slides, bad_rows, digests, found)
 
 
 def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
@@ -138,10 +168,14 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
             options["prompt"].append(f"--prompts={row.prompts}")
     if row.regions:
         options["measure"].append(f"--regions={row.regions}")
+    from gigaseg.tiles.working import shards_of
+
+    tiles = cache.tiles(row, preset, card)
     return SlidePlan(
         row=row,
         preset=preset,
-        shards=cache.shards(row, preset, card),
+        tiles=tiles,
+        shards=shards_of(tiles, preset.tiles.tiles_per_shard),
         digests=_digests(row, preset, card, config, cache),
         options=options,
     )
@@ -273,8 +307,8 @@ class _Cache:
 
         return fingerprint(row.path)
 
-    def shards(self, row: Row, preset: Preset, card: Card) -> int:
-        """Number of shards; 1 when the slide cannot be opened (its inspect job will say why)."""
+    def tiles(self, row: Row, preset: Preset, card: Card) -> int:
+        """Tiles of the bounding grid; 1 when the slide cannot be opened (its inspect job will say why)."""
         from gigaseg.files import digest
 
         state = [
@@ -286,11 +320,11 @@ class _Cache:
             card.revision,
             card.tile,
         ]
-        key = "shards " + digest(state)
+        key = "tiles " + digest(state)
         found = self._known.get(key)
         if found is None:
             try:
-                found = _count_shards(row, preset, card)
+                found = _count_tiles(row, preset, card)
             except UserError as error:
                 log.debug("slide '%s': %s", row.slide, error)
                 return 1
@@ -324,12 +358,12 @@ class _Cache:
                 log.debug("headers are not cached: %s", error)
 
 
-def _count_shards(row: Row, preset: Preset, card: Card) -> int:
+def _count_tiles(row: Row, preset: Preset, card: Card) -> int:
     from gigaseg.slides.inspect import header
-    from gigaseg.tiles.working import bounding_shards, working_tiling
+    from gigaseg.tiles.working import working_tiling
 
     found = header(row.path, unit=preset.unit, reader=row.reader, pixel_size=row.pixel_size)
     tiling = working_tiling(
         found.width, found.height, found.levels, found.pixel_size, found.unit, preset, card, row.slide
     )
-    return bounding_shards(tiling, preset.tiles.tiles_per_shard)
+    return tiling.rows * tiling.cols

@@ -15,6 +15,13 @@ from gigaseg import __version__
 
 RUN_FORMAT = "gigaseg/run/1"
 
+_notes: dict[str, int | str] = {}
+
+
+def note(**facts: int | str) -> None:
+    """Put something into the run record of the step that this process runs, such as how many tiles it did."""
+    _notes.update(facts)
+
 
 @contextmanager
 def run_record(path: str | Path | None, step: str, slide: str, shard: int | None, digest: str) -> Iterator[None]:
@@ -27,6 +34,7 @@ def run_record(path: str | Path | None, step: str, slide: str, shard: int | None
         return
     from gigaseg.files import write_json
 
+    _notes.clear()
     started, begin = datetime.now(UTC), time.perf_counter()
     try:
         yield
@@ -47,6 +55,7 @@ def run_record(path: str | Path | None, step: str, slide: str, shard: int | None
                 "started": started.isoformat(timespec="seconds"),
                 "version": __version__,
                 "digest": digest,
+                **_notes,
             },
         )
 

@@ -25,8 +25,10 @@ COLUMNS = {
     "group": "label for comparisons in the cohort",
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_MAX_NAME = 128
-_RESERVED = {"cohort.tsv", "cohort.parquet", "cohort_measurements.tsv", "report.html", "log", "run"}
+MAX_NAME = 128
+_RESERVED = {
+    "cohort.tsv", "cohort.parquet", "cohort_measurements.tsv", "report.html", "slides.tsv", "log", "run", "nights",
+}  # fmt: skip
 """Names in the results folder that are the cohort's own."""
 
 
@@ -105,6 +107,15 @@ def read_sheet(path: str | Path, presets: list[str]) -> tuple[list[Row], list[Ba
     return rows, bad
 
 
+def accepts_name(name: str) -> bool:
+    """Whether a slide may be called so."""
+    return _is_name(name) and name.lower() not in _RESERVED
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(name) <= MAX_NAME
+
+
 def _row(sheet: Path, line: int, header: list[str], values: list[str], presets: list[str]) -> Row | BadRow:
     cell = {name: value.strip() for name, value in zip(header, values) if value.strip()}
     shown = f"{cell.get('slide', '')} (line {line})".strip()
@@ -115,11 +126,9 @@ def _row(sheet: Path, line: int, header: list[str], values: list[str], presets: 
     if len(values) > len(header):
         return wrong(f"{len(values)} cells under {len(header)} columns")
     name = cell.get("slide", "")
-    if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
-        return wrong(
-            f"slide is '{name}', accepted: {COLUMNS['slide']}, not starting with '.' or '-', up to {_MAX_NAME}"
-        )
-    if name.lower() in _RESERVED:
+    if not _is_name(name):
+        return wrong(f"slide is '{name}', accepted: {COLUMNS['slide']}, not starting with '.' or '-', up to {MAX_NAME}")
+    if not accepts_name(name):
         return wrong(f"slide is '{name}', a name that the results folder needs; accepted: any other")
     if "path" not in cell:
         return wrong(f"path of slide '{name}' is empty, accepted: {COLUMNS['path']}")

@@ -11,7 +11,7 @@ from gigaseg.segmenters.card import Card
 from gigaseg.slides.base import Level
 from gigaseg.tiles.grid import Grid
 from gigaseg.tiles.tiling import Tiling
-from gigaseg.tiles.working import bounding_shards, working_tiling
+from gigaseg.tiles.working import shards_of, working_tiling
 
 
 @st.composite
@@ -124,7 +124,7 @@ def test_an_overlap_of_more_than_half_a_tile_is_refused():
 
 def test_shards_come_from_the_bounding_grid():
     tiling = Tiling(64, 0, 640, 640, (1, 1), (1, 1), "px")
-    assert [bounding_shards(tiling, n) for n in (1, 30, 99, 100, 1000)] == [100, 4, 2, 1, 1]
+    assert [shards_of(tiling.rows * tiling.cols, n) for n in (1, 30, 99, 100, 1000)] == [100, 4, 2, 1, 1]
 
 
 def test_a_grid_survives_its_file_and_hands_out_every_tile_once(tmp_path):

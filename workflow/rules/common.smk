@@ -5,18 +5,14 @@ import sys
 from snakemake.utils import validate
 
 try:
-    from gigaseg.errors import UserError
     from gigaseg.export.formats import FORMATS
-    from gigaseg.plan import make_plan
+    from gigaseg.session import end, start
 except ModuleNotFoundError as error:
     sys.exit(
         f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e ."
     )
 
-try:
-    PLAN = make_plan(config, "config")
-except UserError as error:
-    sys.exit("\n".join(f"gigaseg: {line}" for line in str(error).splitlines()))
+PLAN = start(config, main=workflow.is_main_process)
 
 # the same checks once more, in the form that other Snakemake tools read
 validate(config, "../schemas/config.schema.yaml")

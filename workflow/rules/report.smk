@@ -31,7 +31,6 @@ rule overview:
 
 rule aggregate:
     input:
-        sheet=PLAN.config.slides,
         summaries=of_slides("summary.json"),
         measurements=of_slides("measurements.parquet"),
     output:
@@ -51,10 +50,12 @@ rule aggregate:
         mem_mb=2000,
     params:
         results=subpath(output.cohort, parent=True),
+        # no input: its content counts by the digest, and a dry run may come before it is made
+        sheet=PLAN.sheet,
         presets=list(PLAN.config.presets),
         digest=PLAN.digests["aggregate"],
     shell:
-        "gigaseg aggregate --sheet {input.sheet:q} --results {params.results:q} --presets {params.presets:q}"
+        "gigaseg aggregate --sheet {params.sheet:q} --results {params.results:q} --presets {params.presets:q}"
         " --out {output.cohort:q} --table {output.table:q} --pooled {output.pooled:q}"
         " --digest {params.digest} 2> {log:q}"
 

@@ -21,6 +21,7 @@ from gigaseg.instances.table import INSTANCES_FORMAT, Instances, join_parts
 from gigaseg.instances.tile import HostInstances, tile_rows
 from gigaseg.prompts.counts import FATES, of_file, of_slide, total
 from gigaseg.prompts.table import PromptTable
+from gigaseg.runrecord import note
 from gigaseg.segmenters.card import Card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.grid import Grid
@@ -106,6 +107,8 @@ def segment(
     job = replace(job, prompts=prompted, device=device_of(job))
     shown = [*(exemplar_files(job.exemplar) if job.exemplar else []), *card.files(job.metadata["options"])]
     parts = Parts.beside(target, "segment", INSTANCES_FORMAT, job, (annotations, prompts, *shown))
+    # a resumed job did only the rest
+    note(tiles=len(job.chosen), tiles_made=sum(len(parts.of(part)) for part in parts.missing()), device=job.device)
     ran = run_parts(job, Step(_segment_tiles, _write_part), parts, workers)
     of_parts = [read_metadata(part, INSTANCES_FORMAT) for part in ran.files]
     metadata = job.metadata | told_by(of_parts)

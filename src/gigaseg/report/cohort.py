@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from gigaseg import __version__
 from gigaseg.export.names import display_name
 from gigaseg.files import atomic, read_failure, read_json
 from gigaseg.measure.aggregate import read_cohort
 from gigaseg.measure.measure import SUMMARY_FORMAT
+from gigaseg.report.page import page
 from gigaseg.report.pictures import embed
 from gigaseg.report.runs import Costs, read_costs
 from gigaseg.report.tables import Cell, Table, cell, duration, memory, number, table
@@ -58,11 +55,9 @@ def report(
     costs = read_costs([Path(path) for path in run_records])
     good = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
-    script = _resource("sort.js")
-    text = _environment().from_string(_resource("cohort.html.j2")).render(
+    text = page(
+        "cohort.html.j2",
         title=title,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         tiles=_tiles(good, failed, costs),
         failed=table("Slides that failed, with the step and its reason", failed, ["slide", "step", "reason"]),
         slides=_slides(good, costs),
@@ -80,15 +75,6 @@ def report(
     with atomic(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     log.info("%d slides, %d failed, %.1f MB: %s", len(rows), len(failed), len(text) / 1e6, out)
-
-
-def _resource(name: str) -> str:
-    return files("gigaseg.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
-    # everything that comes from a user (names, reasons, config) is escaped by default
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _tiles(good: list[dict[str, str]], failed: list[dict[str, str]], costs: Costs) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ def fingerprint(path: str | Path) -> str:
     try:
         if not target.is_file():
             return "missing"
-        states = [target.stat(), *(companion.stat() for companion in _companions(target))]
+        states = [target.stat(), *(companion.stat() for companion in companions(target))]
     except OSError:
         return "missing"
     found = f"{sum(state.st_size for state in states)}-{max(state.st_mtime_ns for state in states)}"
@@ -35,7 +35,21 @@ def fingerprint(path: str | Path) -> str:
     return f"{found}-{zlib.crc32(georeference):08x}" if georeference else found
 
 
-def _companions(path: Path) -> Iterator[Path]:
+def last_change(path: str | Path) -> float:
+    """Seconds since the epoch at which a slide, or what belongs to it, was last written, renamed or copied; 0.0: gone.
+
+    The time of the last change of an inode counts too: copies that preserve times set the other one back.
+    """
+    target = Path(path)
+    try:
+        states = [target.stat(), *(companion.stat() for companion in companions(target))]
+    except OSError:
+        return 0.0
+    return max(max(state.st_mtime, state.st_ctime) for state in states)
+
+
+def companions(path: Path) -> Iterator[Path]:
+    """Files beside a slide that belong to it, as `fingerprint` counts them."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         folder = path.with_suffix("")

@@ -16,10 +16,11 @@ from gigaseg import __version__
 from gigaseg.config import Preset
 from gigaseg.errors import FormatError
 from gigaseg.files import read_parquet, write_parquet
+from gigaseg.runrecord import note
 from gigaseg.segmenters.card import read_card
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.tiling import BOTTOM, LEFT, RIGHT, TOP, Tile, Tiling
-from gigaseg.tiles.working import bounding_shards, working_tiling
+from gigaseg.tiles.working import shards_of, working_tiling
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ def grid(
         tiles, _ = shapely.STRtree(geometry).query(shapely.box(*boxes.T), predicate="intersects")
         kept.reshape(-1)[tiles] = True
     rows, cols = np.nonzero(kept)
-    shards = bounding_shards(tiling, preset.tiles.tiles_per_shard)
+    shards = shards_of(kept.size, preset.tiles.tiles_per_shard)
     result = Grid(
         tiling=tiling,
         slide=slide_info.slide,
@@ -195,6 +196,7 @@ def grid(
         shard=(np.arange(len(rows)) // preset.tiles.tiles_per_shard).astype(np.int32),
         shards=shards,
     )
+    note(tiles=len(rows))
     found.write(foreground, digest)
     result.write(out, digest)
     log.info(

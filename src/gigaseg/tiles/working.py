@@ -95,6 +95,6 @@ def _scale(
     return wanted
 
 
-def bounding_shards(tiling: Tiling, tiles_per_shard: int) -> int:
-    """Number of shards of a slide: from the bounding grid, so that it is known before any pixel is read."""
-    return max(1, math.ceil(tiling.rows * tiling.cols / tiles_per_shard))
+def shards_of(tiles: int, tiles_per_shard: int) -> int:
+    """Number of shards of a slide: from the tiles of its bounding grid, known before any pixel is read."""
+    return max(1, math.ceil(tiles / tiles_per_shard))

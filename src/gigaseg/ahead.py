@@ -1,0 +1,115 @@
+"""What a run has ahead of it: slides, tiles and hours, from the run records of what is done; read without numpy."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gigaseg.plan import Plan, SlidePlan
+
+MEASURED = {"centersam": 2.4, "watershed": 0.37}
+"""Core-seconds a tile on a CPU, for cohorts of which nothing is done yet (results/{shortcuts,whole_slide}.md)."""
+
+
+@dataclass
+class _Preset:
+    """What is known of a preset: tiles ahead, and seconds and tiles of the segment jobs that are done."""
+
+    tiles: float = 0.0
+    seconds: float = 0.0
+    done: int = 0
+    shards: int = 0
+
+    def hours(self, segmenter: str) -> float | None:
+        """Hours of segment jobs that are ahead; None where nothing tells."""
+        a_tile = self.seconds / self.done if self.done else MEASURED.get(segmenter)
+        return None if a_tile is None else self.tiles * a_tile / 3600
+
+
+def ahead(plan: Plan) -> str:
+    """One line: how many slides and tiles are ahead, and how many hours of `segment`, a GPU or a CPU each.
+
+    Tiles are counted where a slide's grid is made, and else estimated from the size of the slide and the share that
+    the other slides keep. Hours come from the seconds a tile that the jobs done so far took with the same
+    configuration; of a cohort without any from what was measured on a CPU (`MEASURED`).
+    """
+    results = Path(plan.config.results)
+    records = {name: _Records(results / name) for name in plan.slides}
+    todo = [name for name, slide in plan.slides.items() if not records[name].is_done(slide)]
+    shares = [kept / slide.tiles for name, slide in plan.slides.items() if (kept := records[name].kept(slide))]
+    share = statistics.median(shares) if shares else 1.0
+    presets: dict[str, _Preset] = defaultdict(_Preset)
+    guessed = False
+    for name, slide in plan.slides.items():
+        known = presets[slide.row.preset]
+        jobs = records[name].segmented(slide)
+        known.seconds += sum(job["seconds"] for job in jobs)
+        known.done += sum(job["tiles_made"] for job in jobs)
+        known.shards += len(jobs)
+        if name in todo:
+            kept = records[name].kept(slide)
+            guessed |= kept is None
+            known.tiles += max(0, (slide.tiles * share if kept is None else kept) - sum(job["tiles"] for job in jobs))
+    waiting = f", {len(plan.found.waiting)} still being copied" if plan.found and plan.found.waiting else ""
+    said = f"{len(todo)} of {len(plan.slides)} slides are ahead{waiting}"
+    tiles = sum(known.tiles for known in presets.values())
+    if not todo or tiles == 0:
+        return said
+    about = "" if not guessed else "about " if shares else "up to "
+    return f"{said}: {about}{tiles:,.0f} tiles, {_hours(plan, presets)}"
+
+
+def _hours(plan: Plan, presets: dict[str, _Preset]) -> str:
+    found = {name: known for name, known in presets.items() if known.tiles}
+    hours = {name: known.hours(plan.config.presets[name].segmenter.name) for name, known in found.items()}
+    without = [name for name, value in hours.items() if value is None]
+    total = sum(value for value in hours.values() if value is not None)
+    shards = sum(known.shards for known in found.values())
+    source = f"by {shards} shards done" if shards else "as measured on one core of a CPU; a GPU takes less"
+    if len(without) == len(found):
+        return "hours are known once a shard is done"
+    rest = f"; not known for preset {', '.join(without)}" if without else ""
+    return f"{_time(total)} of segment ({source}{rest})"
+
+
+def _time(hours: float) -> str:
+    minutes = 60 * hours
+    return f"{minutes:.2g} GPU minutes" if minutes < 60 else f"{hours:,.1f} GPU hours"
+
+
+class _Records:
+    """Run records of a slide."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def is_done(self, slide: SlidePlan) -> bool:
+        """Whether the slide is measured and drawn with the present configuration, or failed with it."""
+        return all(self._current(slide, step, step) for step in ("measure", "overview"))
+
+    def kept(self, slide: SlidePlan) -> int | None:
+        """Number of kept tiles; None where the grid is still to be made."""
+        record = self._current(slide, "grid", "grid")
+        return None if record is None else int(record.get("tiles", 0))
+
+    def segmented(self, slide: SlidePlan) -> list[dict[str, Any]]:
+        """Records of the shards that are segmented."""
+        return list(self._all(slide, (f"segment-{shard:03d}" for shard in range(slide.shards))))
+
+    def _all(self, slide: SlidePlan, files: Iterable[str]) -> Iterable[dict[str, Any]]:
+        for file in files:
+            record = self._current(slide, "segment", file)
+            if record is not None and "tiles_made" in record:
+                yield record
+
+    def _current(self, slide: SlidePlan, step: str, file: str) -> dict[str, Any] | None:
+        try:
+            record = json.loads((self._folder / "run" / f"{file}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and record.get("digest") == slide.digests[step] else None

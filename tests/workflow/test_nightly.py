@@ -1,0 +1,153 @@
+"""A folder of slides, night after night: only what is new runs, and a dated page says what became of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cohorts import ROOT, Cohort, write_slide
+from gigaseg.lease import read_holder
+
+PRESET = {
+    "segmenter": {"name": "watershed"},
+    "foreground": {"method": "all"},
+    "tiles": {"tile": 512, "overlap": 32, "materialise": False},
+    "measure": {"intensity": False},
+    "export": [],
+}
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A working directory whose slides lie in `incoming`; each is there for long."""
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    (tmp_path / "incoming").mkdir()
+    cohort = Cohort(tmp_path)
+    cohort.configure(settle_minutes=0, report={"overview_px": 64}, presets={"nuclei": PRESET})
+    return cohort
+
+
+def put(cohort, name, seed):
+    write_slide(cohort.folder / "slide.tif", seed, (140, 160))
+    (cohort.folder / "slide.tif").replace(cohort.folder / "incoming" / name)
+
+
+def night(cohort, *arguments, broken=None):
+    options = ["--keep-going", "--rerun-incomplete", *arguments, "--config", "slides_dir=incoming", "--", "gate"]
+    return cohort.snakemake(*options, cores=2, broken=broken)
+
+
+def record(cohort, number):
+    (*_, last) = pages = sorted(cohort.path("nights").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(pages) == number
+    return json.loads(last.read_text())["slides"], last.with_suffix(".html").read_text()
+
+
+def states(slides):
+    return {name: slide["state"] for name, slide in slides.items()}
+
+
+def test_two_nights(cohort):
+    put(cohort, "a.tif", 1)
+    put(cohort, "b.tif", 2)
+    put(cohort, "cut.tif", 3)
+    whole = (cohort.folder / "incoming" / "cut.tif").read_bytes()
+    (cohort.folder / "incoming" / "cut.tif").write_bytes(whole[: len(whole) // 3])
+
+    shown = night(cohort, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "gigaseg: 3 of 3 slides are ahead: up to 3 tiles" in shown.stderr
+    assert not cohort.path("slides.tsv").exists(), "a dry run writes nothing"
+
+    first = night(cohort)
+    assert first.returncode == 1, "a slide failed"
+    slides, page = record(cohort, 1)
+    assert states(slides) == {"a": "ok", "b": "ok", "cut": "failed"}
+    assert slides["cut"]["step"] == "inspect"
+    assert slides["cut"]["reason"] in page.replace("&#39;", "'")
+    assert "The first night." in page
+    finished = cohort.path("b", "instances.parquet").stat()
+
+    put(cohort, "a.tif", 9)  # replaced
+    (cohort.folder / "incoming" / "cut.tif").write_bytes(whole)  # mended
+    put(cohort, "d.tif", 4)  # new
+    (cohort.folder / "incoming" / "e.svs").write_bytes(whole[:100])  # being copied
+    cohort.configure(settle_minutes=0.02, report={"overview_px": 64}, presets={"nuclei": PRESET})
+    time.sleep(1.5)
+    (cohort.folder / "incoming" / "e.svs").write_bytes(whole[:2000])
+    shown = night(cohort, "--dry-run")
+    assert "gigaseg: 3 of 4 slides are ahead, 1 still being copied: about 3 tiles" in shown.stderr
+    assert "by 1 shards done" in shown.stderr
+    (cohort.folder / "incoming" / "e.svs").write_bytes(whole[:3000])
+    second = night(cohort, "--printshellcmds")
+    assert second.returncode == 0, second.stderr
+    slides, page = record(cohort, 2)
+    assert states(slides) == {"a": "ok", "b": "ok", "cut": "ok", "d": "ok", "e": "waiting"}
+    assert "its file was replaced" in page
+    assert "failed, now ok" in page
+    assert cohort.path("b", "instances.parquet").stat() == finished
+    assert "--slide b " not in second.stderr, "no job of a finished slide"
+
+    # nothing new: the page is written nevertheless, and says so
+    (cohort.folder / "incoming" / "e.svs").unlink()
+    third = night(cohort)
+    assert third.returncode == 0, third.stderr
+    _, page = record(cohort, 3)
+    assert "No longer in the cohort" in page
+    assert "gigaseg: 0 of 4 slides are ahead" in third.stderr
+
+
+def test_a_broken_job_is_told_with_its_reason_and_stops_no_other_slide(cohort):
+    put(cohort, "a.tif", 1)
+    put(cohort, "b.tif", 2)
+    done = night(cohort, broken='segment*"--slide b"')
+    assert done.returncode == 1
+    slides, page = record(cohort, 1)
+    assert states(slides) == {"a": "ok", "b": "broken"}
+    assert slides["b"]["step"] == "segment"
+    assert "killed before it could say why" in page
+
+
+def start(cohort):
+    """Snakemake in the background; returns once it works on a slide."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
+    command += ["--resources", "gpu=1", "--configfile", "mine.yaml", "--nocolor", "--rerun-incomplete"]
+    command += ["--config", "slides_dir=incoming", "--", "gate"]
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        command, cwd=cohort.folder, env={**os.environ, "PATH": path}, stderr=subprocess.PIPE, start_new_session=True
+    )
+    end = time.monotonic() + 120
+    while not cohort.path("a", "log", "inspect.log").exists():
+        assert time.monotonic() < end
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.02)
+    return process
+
+
+def test_a_second_run_ends_at_once_and_after_a_kill_the_same_command_goes_on(cohort):
+    put(cohort, "a.tif", 1)
+    put(cohort, "b.tif", 2)
+    first = start(cohort)
+    begin = time.monotonic()
+    second = night(cohort)
+    assert second.returncode == 75
+    (line,) = [line for line in second.stderr.splitlines() if line.startswith("gigaseg: ")]
+    assert f"process {first.pid} on " in line
+    assert "is at work in this results folder: nothing was started" in line
+    assert time.monotonic() - begin < 60
+    assert night(cohort, "--dry-run").returncode == 0, "looking is allowed"
+    os.kill(first.pid, signal.SIGKILL)  # the main process alone: its job ends by itself
+    first.communicate()
+    assert any((cohort.folder / ".snakemake" / "locks").iterdir()), "what it left"
+    again = night(cohort)
+    assert again.returncode == 0, again.stderr
+    assert f"process {first.pid} on " in again.stderr
+    assert "held this results folder and died; going on from what it finished" in again.stderr
+    assert states(record(cohort, 1)[0]) == {"a": "ok", "b": "ok"}
+    assert read_holder(cohort.path(".lease")) is None
