@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +43,27 @@ def put(cohort, name, seed):
 def night(cohort, *arguments, broken=None):
     options = ["--keep-going", "--rerun-incomplete", *arguments, "--config", "slides_dir=incoming", "--", "gate"]
     return cohort.snakemake(*options, cores=2, broken=broken)
+
+
+@contextmanager
+def being_copied(path, content):
+    """A slide that grows all the time."""
+    done = threading.Event()
+
+    def copy():
+        with path.open("wb", buffering=0) as stream:
+            for i in range(len(content)):
+                stream.write(content[i : i + 1])
+                if done.wait(0.1):
+                    break
+
+    writer = threading.Thread(target=copy)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()
 
 
 def record(cohort, number):
@@ -76,15 +100,13 @@ def test_two_nights(cohort):
     put(cohort, "a.tif", 9)  # replaced
     (cohort.folder / "incoming" / "cut.tif").write_bytes(whole)  # mended
     put(cohort, "d.tif", 4)  # new
-    (cohort.folder / "incoming" / "e.svs").write_bytes(whole[:100])  # being copied
-    cohort.configure(settle_minutes=0.02, report={"overview_px": 64}, presets={"nuclei": PRESET})
-    time.sleep(1.5)
-    (cohort.folder / "incoming" / "e.svs").write_bytes(whole[:2000])
-    shown = night(cohort, "--dry-run")
+    cohort.configure(settle_minutes=0.05, report={"overview_px": 64}, presets={"nuclei": PRESET})
+    time.sleep(3)
+    with being_copied(cohort.folder / "incoming" / "e.svs", whole):
+        shown = night(cohort, "--dry-run")
+        second = night(cohort, "--printshellcmds")
     assert "gigaseg: 3 of 4 slides are ahead, 1 still being copied: about 3 tiles" in shown.stderr
     assert "by 1 shards done" in shown.stderr
-    (cohort.folder / "incoming" / "e.svs").write_bytes(whole[:3000])
-    second = night(cohort, "--printshellcmds")
     assert second.returncode == 0, second.stderr
     slides, page = record(cohort, 2)
     assert states(slides) == {"a": "ok", "b": "ok", "cut": "ok", "d": "ok", "e": "waiting"}
@@ -118,7 +140,7 @@ def start(cohort):
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["--resources", "gpu=1", "--configfile", "mine.yaml", "--nocolor", "--rerun-incomplete"]
     command += ["--config", "slides_dir=incoming", "--", "gate"]
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = subprocess.Popen(
         command, cwd=cohort.folder, env={**os.environ, "PATH": path}, stderr=subprocess.PIPE, start_new_session=True
     )
