@@ -30,13 +30,14 @@ LAYERS = [
     {"options", "schema"},
     {"train"},
     {"incoming"},
-    {"plan", "commands", "ahead", "session"},
+    {"plan", "commands", "ahead", "doctor", "session"},
     {"cli"},
     {"__main__"},
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
 MAY_IMPORT_TORCH = (
+    "doctor.machine",
     "sam",
     "prompts",
     "segmenters",

@@ -38,30 +38,36 @@ def ahead(plan: Plan) -> str:
     the other slides keep. Hours come from the seconds a tile that the jobs done so far took with the same
     configuration; of a cohort without any from what was measured on a CPU (`MEASURED`).
     """
-    results = Path(plan.config.results)
-    records = {name: _Records(results / name) for name in plan.slides}
-    todo = [name for name, slide in plan.slides.items() if not records[name].is_done(slide)]
-    shares = [kept / slide.tiles for name, slide in plan.slides.items() if (kept := records[name].kept(slide))]
-    share = statistics.median(shares) if shares else 1.0
+    records = {name: _Records(Path(plan.config.results, name)) for name in plan.slides}
+    todo, about = tiles_ahead(plan)
     presets: dict[str, _Preset] = defaultdict(_Preset)
-    guessed = False
     for name, slide in plan.slides.items():
         known = presets[slide.row.preset]
         jobs = records[name].segmented(slide)
         known.seconds += sum(job["seconds"] for job in jobs)
         known.done += sum(job["tiles_made"] for job in jobs)
         known.shards += len(jobs)
-        if name in todo:
-            kept = records[name].kept(slide)
-            guessed |= kept is None
-            known.tiles += max(0, (slide.tiles * share if kept is None else kept) - sum(job["tiles"] for job in jobs))
+        known.tiles += todo.get(name, 0)
     waiting = f", {len(plan.found.waiting)} still being copied" if plan.found and plan.found.waiting else ""
     said = f"{len(todo)} of {len(plan.slides)} slides are ahead{waiting}"
-    tiles = sum(known.tiles for known in presets.values())
-    if not todo or tiles == 0:
-        return said
-    about = "" if not guessed else "about " if shares else "up to "
-    return f"{said}: {about}{tiles:,.0f} tiles, {_hours(plan, presets)}"
+    tiles = sum(todo.values())
+    return f"{said}: {about}{tiles:,.0f} tiles, {_hours(plan, presets)}" if tiles else said
+
+
+def tiles_ahead(plan: Plan) -> tuple[dict[str, float], str]:
+    """Tiles to segment of each slide that is not done, and how sure that is: "", "about " or "up to "."""
+    records = {name: _Records(Path(plan.config.results, name)) for name in plan.slides}
+    kept = {name: records[name].kept(slide) for name, slide in plan.slides.items()}
+    shares = [kept[name] / slide.tiles for name, slide in plan.slides.items() if kept[name]]
+    share = statistics.median(shares) if shares else 1.0
+    todo: dict[str, float] = {}
+    for name, slide in plan.slides.items():
+        if not records[name].is_done(slide):
+            done = sum(job["tiles"] for job in records[name].segmented(slide))
+            of_slide = kept[name]
+            todo[name] = max(0, (slide.tiles * share if of_slide is None else of_slide) - done)
+    guessed = any(kept[name] is None for name in todo)
+    return todo, "" if not guessed else "about " if shares else "up to "
 
 
 def _hours(plan: Plan, presets: dict[str, _Preset]) -> str:

@@ -136,7 +136,21 @@ def _demo(args: Namespace) -> None:
     write_demo(args.out, side=args.side, seed=args.seed)
 
 
+def _doctor_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "config", nargs="*", type=Path, help="configuration files, later ones laid over earlier (default: config.yaml)"
+    )
+    parser.add_argument("--slides-dir", type=Path, help="folder whose slides are taken, as slides_dir in config.yaml")
+
+
+def _doctor(args: Namespace) -> None:
+    from gigaseg.doctor.doctor import doctor
+
+    doctor(args.config or [Path("config.yaml")], args.slides_dir)
+
+
 TOOLS: dict[str, Command] = {
+    "doctor": Command("look whether this machine can run a cohort", _doctor_arguments, _doctor, None),
     "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
     "average": Command("mean of scores over several runs, such as folds", _average_arguments, _average, None),
     "one-shot": ONE_SHOT,

@@ -1,0 +1,90 @@
+"""The report of a night: states of slides, and what changed."""
+
+import json
+from datetime import date
+
+import pytest
+
+from gigaseg.files import write_failure
+from gigaseg.measure.measure import SUMMARY_FORMAT
+from gigaseg.report.night import Expected, night
+
+DAY = date(2026, 11, 29)
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results"
+
+
+def done(results, name, instances=5, digest="m"):
+    summary = {"format": SUMMARY_FORMAT, "digest": digest, "instances": instances}
+    (results / name).mkdir(parents=True, exist_ok=True)
+    (results / name / "summary.json").write_text(json.dumps(summary))
+
+
+def run(results, *names, inspect="i", measure="m", day=DAY, **more):
+    page = night(results, [Expected(name, inspect, measure) for name in names], today=day, **more)
+    record = json.loads(page.with_suffix(".json").read_text())["slides"]
+    return {name: slide["state"] for name, slide in record.items()}, page.read_text(), page.name
+
+
+def test_every_way_a_slide_can_end(results):
+    done(results, "good")
+    done(results, "stale", digest="older")
+    write_failure(results / "bad" / "summary.json", "grid", "bad.svs: no such <file>")
+    log = results / "broken" / "log" / "segment.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("read 3 tiles\nTraceback (most recent call last):\n  File x\nMemoryError: 3 GB\nwarning: later\n")
+    states, page, name = run(
+        results, "good", "stale", "bad", "broken", "never", bad_rows=[("../x", "slides.tsv line 2: no")],
+        waiting=["copied"], broken={"broken": ("segment", log)}, message="report broke",
+    )  # fmt: skip
+    assert states == {
+        "../x": "failed", "good": "ok", "stale": "unfinished", "bad": "failed", "broken": "broken",
+        "never": "unfinished", "copied": "waiting",
+    }  # fmt: skip
+    assert name == "2026-11-29.html"
+    for words in ("bad.svs: no such &lt;file&gt;", "MemoryError: 3 GB", "report broke", "slides.tsv line 2: no"):
+        assert words in page
+    assert "<file>" not in page
+
+
+def test_a_second_run_of_a_day_gets_its_own_page_and_is_compared_with_the_first(results):
+    done(results, "a")
+    run(results, "a")
+    done(results, "a", instances=1234)
+    done(results, "b")
+    _, page, name = run(results, "a", "b")
+    assert name == "2026-11-29-2.html"
+    assert "5 instances, now 1,234" in page
+    assert "Compared with 2026-11-29." in page
+    for number in range(3, 12):
+        assert run(results, "a", "b")[2] == f"2026-11-29-{number}.html"
+    _, page, _ = run(results, "b", day=date(2026, 11, 30))
+    assert "Compared with 2026-11-29-11." in page
+    assert "No longer in the cohort" in page
+
+
+def test_a_replaced_file_another_configuration_and_a_repair_are_told_apart(results):
+    for name in ("a", "b"):
+        done(results, name)
+    write_failure(results / "c" / "summary.json", "inspect", "cut short")
+    run(results, "a", "b", "c")
+    done(results, "c")
+    assert "failed, now ok" in run(results, "a", "b", "c")[1]
+    assert "its file was replaced" in run(results, "a", "b", "c", inspect="j")[1]
+    for name in "abc":
+        done(results, name, digest="n")
+    assert "configuration or side files changed" in run(results, "a", "b", "c", inspect="j", measure="n")[1]
+    page = run(results, "a", "b", "c", inspect="j", measure="n")[1]
+    assert "Nothing changed." in page
+
+
+def test_a_damaged_record_of_a_night_costs_only_the_comparison(results):
+    done(results, "a")
+    run(results, "a")
+    (results / "nights" / "2026-11-29.json").write_text("{")
+    states, page, _ = run(results, "a", day=date(2026, 11, 30))
+    assert states == {"a": "ok"}
+    assert "The first night." in page
