@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,32 @@ def _hold(results: Path) -> None:
     if dead is not None:
         _say(f"{dead} held this results folder and died; going on from what it finished")
         _unlock(dead)
+        _wait_for_jobs(dead)
 
 
 def _unlock(dead: Holder) -> None:
     """Remove the locks that a dead run of Snakemake left in this working directory."""
     if dead.directory == str(Path.cwd()):
         shutil.rmtree(Path(".snakemake", "locks"), ignore_errors=True)
+
+
+def _wait_for_jobs(dead: Holder) -> None:
+    """Wait for steps that a dead run left on this machine: done twice at a time they would be in each other's way."""
+    import psutil
+
+    told = False
+    while dead.is_here:
+        left = [
+            process.pid
+            for process in psutil.process_iter(["cmdline", "cwd"])
+            if process.info["cwd"] == dead.directory and "--run-record" in (process.info["cmdline"] or [])
+        ]
+        if not left:
+            return
+        if not told:
+            _say(f"waiting for jobs that it left: {', '.join(map(str, left))} (end them with kill)")
+            told = True
+        time.sleep(1)
 
 
 def _asks_for(argv: Sequence[str]) -> tuple[bool, bool]:
