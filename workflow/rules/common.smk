@@ -5,6 +5,7 @@ import sys
 from snakemake.utils import validate
 
 try:
+    from gigaseg.cluster import wait_for_earlier_jobs
     from gigaseg.errors import UserError
     from gigaseg.export.formats import FORMATS
     from gigaseg.plan import make_plan
@@ -12,6 +13,8 @@ except ModuleNotFoundError as error:
     sys.exit(
         f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e ."
     )
+
+wait_for_earlier_jobs(workflow)
 
 try:
     PLAN = make_plan(config, "config")
@@ -29,6 +32,11 @@ wildcard_constraints:
     slide="[A-Za-z0-9_][A-Za-z0-9._-]*",
     shard="[0-9][0-9][0-9]+",
     file="|".join(EXPORT_FILES),
+
+
+def growing(amount):
+    """A job's MB or minutes: so much at its first attempt, and as much again at each further one."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def digest(step):
