@@ -12,7 +12,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # more are processe
 
 def pytest_collection_modifyitems(items):
     """Whole runs of the workflow first: at the end one process would wait for the other's."""
-    items.sort(key=lambda item: "workflow" not in item.path.parts)
+    items.sort(key=lambda item: {"slurm", "workflow"}.isdisjoint(item.path.parts))
 
 
 @pytest.fixture(scope="session")

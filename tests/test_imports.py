@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
 LAYERS = [
-    {"errors", "geometry", "lease", "processes"},
+    {"cluster", "errors", "geometry", "gpus", "lease", "processes"},
     {"devices"},
     {"columns", "files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},

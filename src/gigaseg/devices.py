@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from gigaseg.errors import DeviceError
+from gigaseg.gpus import take_gpu
 
 _WORD = re.compile(r"auto|cpu|cuda(?::(\d{1,9}))?")
 
@@ -14,7 +15,8 @@ def choose_device(wanted: str) -> str:
 
     Parameters
     ----------
-    wanted : "cpu"; "cuda" or "cuda:N", a GPU by its number; "auto", the first GPU when there is one, else the CPU.
+    wanted : "cpu"; "cuda:N", a GPU by its number; "cuda", one that no other process of gigaseg on this machine has
+        taken (`gigaseg.gpus.take_gpu`); "auto", the same when there is a GPU, else the CPU.
 
     Raises
     ------
@@ -27,13 +29,22 @@ def choose_device(wanted: str) -> str:
     import torch
 
     number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return "cuda:0" if number else "cpu"
+    if wanted == "auto" and not number:
+        return "cpu"
+    if wanted in ("auto", "cuda") and number:
+        return f"cuda:{take_gpu([_uuid(index) for index in range(number)])}"
     if word is None or int(word[1] or 0) >= number:
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(number))])
         why = "" if number else "; no GPU is seen" if torch.version.cuda or torch.version.hip else "; torch is for CPUs"
         raise DeviceError(f"device is '{wanted}', accepted on this machine: auto, {there}{why}")
-    return f"cuda:{int(word[1] or 0)}"
+    return f"cuda:{int(word[1])}"
+
+
+def _uuid(number: int) -> str:
+    """What tells a GPU from all others of the machine; its number is another where a scheduler shows a job its own."""
+    import torch
+
+    return str(torch.cuda.get_device_properties(number).uuid)
 
 
 def gpu_name(device: str) -> str:

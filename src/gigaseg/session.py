@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gigaseg.ahead import ahead
+from gigaseg.cluster import wait_for_earlier_jobs
 from gigaseg.config import load_config
 from gigaseg.errors import ConfigError, UserError
 from gigaseg.lease import Held, Holder, take
@@ -37,7 +38,7 @@ _LOOKS_ONLY = (
 """Options with which Snakemake runs no job."""
 
 
-def start(content: Mapping[str, Any], *, main: bool) -> Plan:
+def start(content: Mapping[str, Any], workflow: Any) -> Plan:
     """Plan the cohort; in the main process of a run hold its results folder first, until the process ends.
 
     Prints what is ahead. On a mistake of the user, or when another run is at work there, it prints a line a mistake
@@ -46,10 +47,10 @@ def start(content: Mapping[str, Any], *, main: bool) -> Plan:
     Parameters
     ----------
     content : the configuration.
-    main : whether this is the process that the user started, not a job of it on a cluster.
+    workflow : Snakemake's, which knows whether this is the process that the user started, or a job of it on a cluster.
     """
     try:
-        if not main:
+        if not workflow.is_main_process:
             return make_plan(content, "config", settled=True)
         runs, shows = _asks_for(sys.argv)
         results = Path(load_config(content, "config").results)
@@ -67,6 +68,7 @@ def start(content: Mapping[str, Any], *, main: bool) -> Plan:
         for line in str(error).splitlines():
             _say(line)
         sys.exit(MISTAKE)
+    wait_for_earlier_jobs(workflow)
     return plan
 
 

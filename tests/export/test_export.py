@@ -237,3 +237,29 @@ def test_names_of_formats_load_no_geometry_library():
 def shapes_of(n):
     x = np.arange(n, dtype=float)
     return shapely.box(x, 0, x + 1, 2)
+
+
+def test_a_geopackage_is_made_in_the_temporary_folder_since_network_file_systems_may_not_lock(
+    slide_files, tmp_path, monkeypatch
+):
+    from gigaseg.export import gpkg
+    from gigaseg.export.measured import MeasuredInstances
+
+    local, out = tmp_path / "local", tmp_path / "out"
+    local.mkdir()
+    out.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(local))
+    seen = []
+
+    class Watched(MeasuredInstances):
+        def __iter__(self):
+            for batch in super().__iter__():
+                yield batch
+                seen.append((list(out.iterdir()), [path.name for path in local.rglob("*.gpkg")]))
+
+    monkeypatch.setattr("gigaseg.export.export.MeasuredInstances", Watched)
+    export_all(*slide_files(), ["gpkg"], out)
+    assert seen == [([], ["instances.gpkg"])], "while rows are written"
+    assert [path.name for path in out.iterdir()] == ["instances.gpkg"]
+    assert list(local.iterdir()) == []
+    assert len(geopandas.read_file(out / "instances.gpkg", layer=gpkg.LAYER)) == 4

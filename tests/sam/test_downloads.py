@@ -1,6 +1,7 @@
 """Fetching published checkpoints from a server that this test runs, and finding checkpoints by name."""
 
 import email.utils
+import errno
 import hashlib
 import threading
 import time
@@ -228,6 +229,14 @@ def test_two_that_fetch_at_once_end_with_one_good_file(server, tmp_path):
     assert found == [tmp_path / "cache" / "test.pth"] * 3
     assert found[0].read_bytes() == CONTENT
     assert server.requests == [None]
+
+
+def test_a_cache_folder_on_a_file_system_without_locks_serves_as_well(server, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert fetch("test").read_bytes() == CONTENT
 
 
 def test_the_command_prints_the_files_it_fetched(server, tmp_path, capsys):

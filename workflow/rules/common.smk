@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
         f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e ."
     )
 
-PLAN = start(config, main=workflow.is_main_process)
+PLAN = start(config, workflow)
 
 # the same checks once more, in the form that other Snakemake tools read
 validate(config, "../schemas/config.schema.yaml")
@@ -25,6 +25,11 @@ wildcard_constraints:
     slide="[A-Za-z0-9_][A-Za-z0-9._-]*",
     shard="[0-9][0-9][0-9]+",
     file="|".join(EXPORT_FILES),
+
+
+def growing(amount):
+    """A job's MB or minutes: so much at its first attempt, and as much again at each further one."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def digest(step):

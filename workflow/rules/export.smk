@@ -13,7 +13,8 @@ rule export:
     conda:
         "../../envs/gigaseg.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         format=lambda wildcards: EXPORT_FILES[wildcards.file],
         options=options("export"),

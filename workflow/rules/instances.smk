@@ -16,7 +16,8 @@ rule segment:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         tiles=lambda wildcards, input: ["--tiles", input.tiles] if input.tiles else [],
         prompts=lambda wildcards, input: (

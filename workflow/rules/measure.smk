@@ -15,7 +15,8 @@ rule measure:
         "../../envs/gigaseg.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         options=options("measure"),
         digest=digest("measure"),

@@ -15,7 +15,8 @@ rule propose:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         tiles=lambda wildcards, input: ["--tiles", input.tiles] if input.tiles else [],
         options=options("propose"),
@@ -40,7 +41,8 @@ rule prompt:
     conda:
         "../../envs/gigaseg.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         proposals=lambda wildcards, input: (
             ["--proposals", *input.proposals] if input.proposals else []

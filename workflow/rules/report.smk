@@ -19,7 +19,8 @@ rule overview:
     conda:
         "../../envs/gigaseg.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         options=options("overview"),
         digest=digest("overview"),
@@ -47,7 +48,8 @@ rule aggregate:
     conda:
         "../../envs/gigaseg.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         results=subpath(output.cohort, parent=True),
         # no input: its content counts by the digest, and a dry run may come before it is made
@@ -75,6 +77,9 @@ rule report:
         f"{RESULTS}/log/report.log",
     conda:
         "../../envs/gigaseg.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         results=subpath(input.cohort, parent=True),
         # functions, since Snakemake would take braces in a text for wildcards

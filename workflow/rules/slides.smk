@@ -7,7 +7,8 @@ rule inspect:
     conda:
         "../../envs/gigaseg.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         path=slide_path,
         options=options("inspect"),

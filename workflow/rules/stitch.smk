@@ -13,7 +13,8 @@ rule stitch:
         "../../envs/gigaseg.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         options=options("stitch"),
         digest=digest("stitch"),

@@ -10,7 +10,8 @@ rule grid:
     conda:
         "../../envs/gigaseg.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         options=options("grid"),
         digest=digest("grid"),
@@ -34,7 +35,8 @@ rule tile:
         "../../envs/gigaseg.yaml"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         digest=digest("tile"),
     shell:

@@ -147,7 +147,7 @@ def scheduler() -> Finding:
     partitions = "; ".join(one_line(line) for line in done.stdout.splitlines())
     accounts = _ask("sacct", "--noheader", "--allocations")
     if isinstance(accounts, str):
-        text = f"SLURM without accounting (partitions {partitions}): use --slurm-status-command squeue"
+        text = f"SLURM, partitions {partitions}; no accounting: keep the profile's slurm-status-command: squeue"
         return Finding(NOTE, "scheduler", text)
     return Finding(OK, "scheduler", f"SLURM, partitions {partitions}")
 

@@ -6,6 +6,8 @@ of level 0 with the CRS "undefined Cartesian" (srs_id -1); y then points down, a
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,8 @@ _EPOCH = "1970-01-01T00:00:00.000Z"
 def write_gpkg(found: MeasuredInstances, path: Path) -> None:
     """Write the instances as layer "instances": number, class, score, a column a measurement, multipolygon.
 
-    The file's date of last change is fixed, so the same instances give the same bytes with the same GDAL.
+    The file's date of last change is fixed, so the same instances give the same bytes with the same GDAL. It is made in
+    the system's temporary folder (TMPDIR) and then copied.
 
     Parameters
     ----------
@@ -48,12 +51,14 @@ def write_gpkg(found: MeasuredInstances, path: Path) -> None:
         ]
     )
     crs = found.info.crs if _georeferenced(found) else None
-    with atomic(path) as temporary, _fixed_date(), warnings.catch_warnings():
+    # SQLite locks what it writes, which not every network file system can
+    with tempfile.TemporaryDirectory(prefix="gigaseg-") as local, _fixed_date(), warnings.catch_warnings():
+        written = Path(local) / path.name
         # that a slide in pixels has no CRS is meant
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(schema, _batches(found, schema)),
-            temporary,
+            written,
             driver="GPKG",
             layer=LAYER,
             geometry_name="geometry",
@@ -61,6 +66,8 @@ def write_gpkg(found: MeasuredInstances, path: Path) -> None:
             crs=crs,
             layer_options={} if crs else {"SRID": "-1"},
         )
+        with atomic(path) as temporary:
+            shutil.copyfile(written, temporary)
 
 
 def to_crs(

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -209,7 +210,8 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     with part.open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # another process may be at it
+        with suppress(OSError):  # a network file system may have no locks; then the sha256 tells who was in the way
+            fcntl.flock(stream, fcntl.LOCK_EX)  # another process may be at it
         if not part.is_file():  # the other one has finished with it
             return fetch(name, folder)
         log.info("%s: %s MB from %s", name, official.size // 10**6, official.url)

@@ -1,0 +1,87 @@
+"""Jobs that a run of the workflow left on a SLURM cluster when it was killed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from gigaseg.errors import one_line
+
+_RUN = re.compile(r"(?:[\w-]{1,50}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Names of the executor's jobs: the run's UUID, behind the prefix that a user may give."""
+
+_PAUSE = 5.0
+"""Seconds between two looks at the queue."""
+
+_REMINDER = 60.0
+"""Seconds between two lines that say what is waited for."""
+
+
+def wait_for_earlier_jobs(workflow: Any) -> None:
+    """Let a run of `workflow` begin when the jobs that an earlier one left in the same working directory have ended.
+
+    A run that was killed leaves its jobs on the cluster. What they finish counts as done, but those still there when
+    Snakemake looks at the files would be submitted a second time, and two jobs would write the same files. Dry runs,
+    reports and the like do not wait, nor does Snakemake inside a job.
+
+    Parameters
+    ----------
+    workflow : Snakemake's, as rule files see it.
+    """
+    if not workflow.is_main_process:
+        return
+    execute = workflow.execute
+
+    def execute_later(*args: Any, **kwargs: Any) -> Any:
+        executor = kwargs["executor_plugin"]
+        if not (executor.common_settings.dryrun_exec or executor.common_settings.touch_exec):
+            _wait(Path(workflow.workdir_init), must_know=executor.name == "slurm")
+        return execute(*args, **kwargs)
+
+    # Snakemake's own hook (onstart) comes when it has already decided what to run
+    workflow.execute = execute_later
+
+
+def _wait(directory: Path, must_know: bool) -> None:
+    """Wait for the jobs of earlier runs in a directory; `must_know`: an error where there is no telling."""
+    from snakemake.exceptions import WorkflowError
+    from snakemake.logging import logger
+
+    if not shutil.which("squeue"):
+        return
+    told = 0.0
+    while True:
+        try:
+            jobs = _jobs(directory)
+        except (OSError, subprocess.SubprocessError) as error:
+            if not told:
+                if must_know:
+                    why = one_line(getattr(error, "stderr", None) or error)
+                    raise WorkflowError(
+                        f"squeue tells no jobs of earlier runs ({why}); run again when it does"
+                    ) from None
+                return
+        else:
+            if not jobs:
+                return
+            if time.monotonic() - told > _REMINDER or not told:
+                end = "" if told else f"; to end them: scancel --name={','.join(sorted(set(jobs.values())))}"
+                told = time.monotonic()
+                logger.warning(f"waiting for {len(jobs)} jobs of an earlier run: {_short(sorted(jobs))}{end}")
+        time.sleep(_PAUSE)
+
+
+def _jobs(directory: Path) -> dict[str, str]:
+    """Number -> name of this user's jobs of the workflow that were submitted from a directory and have not ended."""
+    command = ["squeue", "--me", "--noheader", "--format=%i|%j|%Z"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    found = (line.split("|", 2) for line in told.splitlines())
+    return {number: name for number, name, folder in found if _RUN.fullmatch(name) and folder == str(directory)}
+
+
+def _short(words: list[str]) -> str:
+    return ", ".join(words if len(words) <= 6 else [*words[:5], "…"])
