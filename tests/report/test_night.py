@@ -48,6 +48,8 @@ def test_every_way_a_slide_can_end(results):
     for words in ("bad.svs: no such &lt;file&gt;", "MemoryError: 3 GB", "report broke", "slides.tsv line 2: no"):
         assert words in page
     assert "<file>" not in page
+    assert page.count(">copied<") == 1, "what waits is not yet new"
+    assert [line for line in run(results, "copied")[1].splitlines() if ">copied<" in line], "now it is"
 
 
 def test_a_second_run_of_a_day_gets_its_own_page_and_is_compared_with_the_first(results):

@@ -166,7 +166,11 @@ def _free(folder: Path, day: str) -> Path:
 
 def _compare(states: Mapping[str, State], before: Mapping[str, State]) -> tuple[list[Any], dict[str, int]]:
     """Sections (id, heading, table) and the figures at the head."""
-    new = {name: state for name, state in states.items() if name not in before or _is_first(state, before[name])}
+    new = {
+        name: state
+        for name, state in states.items()
+        if state.state != WAITING and (name not in before or before[name].state == WAITING)
+    }
     failed = {name: state for name, state in states.items() if state.state in (FAILED, BROKEN, UNFINISHED)}
     changed = {
         name: words
@@ -177,7 +181,7 @@ def _compare(states: Mapping[str, State], before: Mapping[str, State]) -> tuple[
     heads = ["slide", "state", "step", "reason", "instances"]
     sections = [
         ("failed", "Not done", table("With the step and the reason", _rows(failed), heads)),
-        ("new", "New", table("Slides that no night before had done", _rows(new), heads)),
+        ("new", "New", table("Slides that were not there before", _rows(new), heads)),
         ("changed", "Changed", table("Since the night before", _told(changed, "change"), ["slide", "change"])),
         ("waiting", "Waiting", table("Taken in by a later night", _rows(_of(states, WAITING)), ["slide", "reason"])),
         ("gone", "Gone", table("No longer in the cohort; their results are kept", _told(dict.fromkeys(gone, "")),
@@ -196,11 +200,6 @@ def _compare(states: Mapping[str, State], before: Mapping[str, State]) -> tuple[
 
 def _of(states: Mapping[str, State], wanted: str) -> dict[str, State]:
     return {name: state for name, state in states.items() if state.state == wanted}
-
-
-def _is_first(state: State, before: State) -> bool:
-    """Whether a slide that waited the night before has been taken in."""
-    return before.state == WAITING and state.state != WAITING
 
 
 def _change(before: State, now: State) -> str:
