@@ -71,7 +71,7 @@ def _wait(directory: Path, must_know: bool) -> None:
             if time.monotonic() - told > _REMINDER or not told:
                 end = "" if told else f"; to end them: scancel --name={','.join(sorted(set(jobs.values())))}"
                 told = time.monotonic()
-                logger.warning(f"waiting for {len(jobs)} jobs of an earlier run: {_short(sorted(jobs))}{end}")
+                logger.warning(f"waiting for jobs of an earlier run: {_short(sorted(jobs))}{end}")
         time.sleep(_PAUSE)
 
 
@@ -84,4 +84,5 @@ def _jobs(directory: Path) -> dict[str, str]:
 
 
 def _short(words: list[str]) -> str:
-    return ", ".join(words if len(words) <= 6 else [*words[:5], "…"])
+    """The first words, and how many there are."""
+    return ", ".join(words) if len(words) <= 6 else f"{', '.join(words[:5])}, … ({len(words)} in all)"

@@ -1,11 +1,13 @@
 """A cohort on a real SLURM of this machine, through the shipped profile, with everything going wrong at once."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -53,10 +55,10 @@ def cohort(tmp_path):
 class Run:
     """Snakemake's main process on the cluster, as a user starts it."""
 
-    def __init__(self, cohort, name):
+    def __init__(self, cohort, name, *options):
         self.log = cohort.folder / f"{name}.log"
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--configfile", "mine.yaml"]
-        command += ["--workflow-profile", PROFILE, *QUICK.split()]
+        command += ["--workflow-profile", PROFILE, *QUICK.split(), *options]
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(command, cwd=cohort.folder, stdout=stream, stderr=stream)
 
@@ -66,11 +68,11 @@ class Run:
 
 @pytest.fixture
 def start(cluster, cohort):
-    """Start a main process, by the name of its log."""
+    """Start a main process, by the name of its log and further options."""
     runs = []
 
-    def begin(name):
-        runs.append(Run(cohort, name))
+    def begin(name, *options):
+        runs.append(Run(cohort, name, *options))
         return runs[-1]
 
     yield begin
@@ -142,7 +144,8 @@ def test_a_cohort_through_kill_preemption_and_the_end_of_the_main_process(cohort
     order("hold", resumed, there=False)
     until(lambda: [len(starts(row)) for row in range(3)] == [2, 2, 2], first)
     assert all("going on after 1 of 2 parts" in log(row) for row in range(3))
-    assert [int(start["SLURM_MEM_PER_NODE"]) for start in starts(killed)] == [8000, 16000]
+    asked = [squeue("%m", "-t", "all", "-j", start["SLURM_JOB_ID"]) for start in starts(killed)]
+    assert asked == [["8000M"], ["16000M"]]
 
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
@@ -164,3 +167,22 @@ def test_a_cohort_through_kill_preemption_and_the_end_of_the_main_process(cohort
     here = cohort.snakemake("--config", "results=here", cores=2)
     assert here.returncode == 0, here.stderr
     assert results(cohort.path()) == results(cohort.folder / "here")
+
+
+def test_a_run_of_any_kind_waits_for_what_it_says_how_to_end_and_a_dry_run_does_not(cohort, start, tmp_path):
+    def submit(name, folder):
+        command = ["sbatch", "--parsable", "--mem=9", "-o", "/dev/null", "--wrap=sleep 600", "-J", name]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    name = f"mine_{uuid.uuid4()}"
+    left = submit(name, cohort.folder)
+    submit(name, tmp_path)
+    submit("another job", cohort.folder)
+    assert "inspect" in cohort.planned()
+    run = start("local", "--executor", "local", "--cores", "1", "results/a/slide.json")
+    line = until(lambda: re.search(r"waiting for jobs of an earlier run: (.*); to end them: (.*)", run.said()), run)
+    assert line[1] == left
+    assert not cohort.path("a", "slide.json").exists()
+    assert subprocess.run(line[2].split(), check=False).returncode == 0
+    assert run.process.wait(100) == 0, run.said()
+    assert cohort.path("a", "slide.json").exists()
