@@ -1,6 +1,7 @@
 """A cohort on a real SLURM of this machine, through the shipped profile, with everything going wrong at once."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -185,3 +186,18 @@ def test_a_run_of_any_kind_waits_for_what_it_says_how_to_end_and_a_dry_run_does_
     assert subprocess.run(line[2].split(), check=False).returncode == 0
     assert run.process.wait(100) == 0, run.said()
     assert cohort.path("a", "slide.json").exists()
+
+
+def test_a_cluster_that_does_not_say_what_is_left_stops_a_run_with_one_line(cohort, tmp_path, monkeypatch):
+    squeue = tmp_path / "down" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    done = cohort.snakemake("--executor", "slurm", "--jobs", "1")
+    assert done.returncode == 1
+    line = (
+        "squeue does not say whether jobs of an earlier run are left: squeue: error: Unable to contact slurm controller"
+    )
+    assert line in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
