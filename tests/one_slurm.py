@@ -20,6 +20,7 @@ from pathlib import Path
 
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+COMMANDS = ("sbatch", "scancel", "scontrol", "squeue", "srun")
 NODES = ("cpu0", "gpu0")
 DEVICES = ("/dev/null", "/dev/zero")
 """Stand for GPUs: slurmd wants character devices, and nothing opens them."""
@@ -71,7 +72,7 @@ def slurm(folder):
     folder = Path(folder)
     for name in ("state", "bin", *NODES):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    conf, wrapper = folder / "slurm.conf", folder / "bin" / "srun"
+    conf = folder / "slurm.conf"
     found = {"host": platform.node().partition(".")[0], "user": getpass.getuser(), "folder": folder}
     conf.write_text(CONF.format(ports=free_ports(3), gpus=len(DEVICES), **found))
     gpus = [f"NodeName=gpu0 Name=gpu File={device}\n" for device in DEVICES]
@@ -79,9 +80,11 @@ def slurm(folder):
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o600)
     folder.chmod(0o755)
-    # the plugin's step inside a job starts srun without any variable of SLURM
-    wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which("srun")} "$@"\n')
-    wrapper.chmod(0o755)
+    for program in COMMANDS:
+        # inside a job the executor drops all variables of SLURM, this one too
+        wrapper = folder / "bin" / program
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which(program)} "$@"\n')
+        wrapper.chmod(0o755)
     variables = {"SLURM_CONF": str(conf), "PATH": f"{folder}/bin:{os.environ['PATH']}:/usr/sbin:/sbin"}
     environment = os.environ | variables
     munge = [f"--{name}={folder}/munge.{name.partition('-')[0]}" for name in ("socket", "pid-file", "log-file")]

@@ -14,7 +14,7 @@ CARD = {**json.loads((files("gigaseg.segmenters") / "watershed.json").read_text(
 FOLDER = "GIGASEG_TEST_PATIENT"
 """The variable that names the folder of what it is told and tells."""
 
-TELLS = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES", "SLURM_MEM_PER_NODE")
+TELLS = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
 
 
 class Patient(Watershed):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +55,22 @@ def _wait(directory: Path, must_know: bool) -> None:
 
     if not shutil.which("squeue"):
         return
-    told = 0.0
-    while True:
-        try:
-            jobs = _jobs(directory)
-        except (OSError, subprocess.SubprocessError) as error:
-            if not told:
-                if must_know:
-                    why = one_line(getattr(error, "stderr", None) or error)
-                    raise WorkflowError(
-                        f"squeue tells no jobs of earlier runs ({why}); run again when it does"
-                    ) from None
-                return
-        else:
-            if not jobs:
-                return
-            if time.monotonic() - told > _REMINDER or not told:
-                end = "" if told else f"; to end them: scancel --name={','.join(sorted(set(jobs.values())))}"
-                told = time.monotonic()
-                logger.warning(f"waiting for {len(jobs)} jobs of an earlier run: {_short(sorted(jobs))}{end}")
+    try:
+        jobs = _jobs(directory)
+    except (OSError, subprocess.SubprocessError) as error:
+        if not must_know:
+            return
+        why = one_line(getattr(error, "stderr", None) or error)
+        raise WorkflowError(f"squeue does not say whether jobs of an earlier run are left: {why}") from None
+    told = -math.inf
+    while jobs:
+        if time.monotonic() - told > _REMINDER:
+            told = time.monotonic()
+            end = f"scancel --name={','.join(sorted(set(jobs.values())))}"
+            logger.warning(f"waiting for jobs of an earlier run: {_short(sorted(jobs))}; to end them: {end}")
         time.sleep(_PAUSE)
+        with suppress(OSError, subprocess.SubprocessError):  # a busy controller answers the next time
+            jobs = _jobs(directory)
 
 
 def _jobs(directory: Path) -> dict[str, str]:
@@ -84,4 +82,5 @@ def _jobs(directory: Path) -> dict[str, str]:
 
 
 def _short(words: list[str]) -> str:
-    return ", ".join(words if len(words) <= 6 else [*words[:5], "…"])
+    """The first words, and how many there are."""
+    return ", ".join(words) if len(words) <= 6 else f"{', '.join(words[:5])}, … ({len(words)} in all)"

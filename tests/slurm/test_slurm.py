@@ -1,11 +1,14 @@
 """A cohort on a real SLURM of this machine, through the shipped profile, with everything going wrong at once."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from plugins import plugin
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 
 QUICK = "--slurm-init-seconds-before-status-checks 1 --seconds-between-status-checks 1 --set-threads segment=1 stitch=1"
-QUICK += " measure=1 --group-components prepare=2 --jobs 20 --nocolor"
+QUICK += " measure=1 --nocolor"
 """What suits a tiny cohort and an idle cluster."""
 
 
@@ -36,16 +39,15 @@ def cluster(tmp_path):
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Slide a, whose rows of tiles are three shards of two parts each, and slide b, one shard."""
+    """A slide whose rows of tiles are three shards, of two parts each."""
     folder = tmp_path / "cohort"
     folder.mkdir()
     shutil.copy(ROOT / "config.yaml", folder)
     write_slide(folder / "a.tif", 1)
-    write_slide(folder / "b.tif", 2, (200, 200))
     cohort = Cohort(folder)
     tiles = {**TILES, "tiles_per_shard": 5, "materialise": False}
     cohort.configure(presets={"nuclei": preset(segmenter={"name": "patient"}, tiles=tiles)})
-    cohort.sheet(("a", "a.tif"), ("b", "b.tif"), header="slide\tpath")
+    cohort.sheet(("a", "a.tif"), header="slide\tpath")
     with plugin(tmp_path / "installed", "patient", Patient):
         yield cohort
 
@@ -53,10 +55,10 @@ def cohort(tmp_path):
 class Run:
     """Snakemake's main process on the cluster, as a user starts it."""
 
-    def __init__(self, cohort, name):
+    def __init__(self, cohort, name, *options):
         self.log = cohort.folder / f"{name}.log"
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--configfile", "mine.yaml"]
-        command += ["--workflow-profile", PROFILE, *QUICK.split()]
+        command += ["--workflow-profile", PROFILE, *QUICK.split(), *options]
         with self.log.open("wb") as stream:
             self.process = subprocess.Popen(command, cwd=cohort.folder, stdout=stream, stderr=stream)
 
@@ -66,11 +68,11 @@ class Run:
 
 @pytest.fixture
 def start(cluster, cohort):
-    """Start a main process, by the name of its log."""
+    """Start a main process, by the name of its log and further options."""
     runs = []
 
-    def begin(name):
-        runs.append(Run(cohort, name))
+    def begin(name, *options):
+        runs.append(Run(cohort, name, *options))
         return runs[-1]
 
     yield begin
@@ -113,7 +115,7 @@ def test_a_cohort_through_kill_preemption_and_the_end_of_the_main_process(cohort
     monkeypatch.setenv(FOLDER, str(told))
 
     def order(what, row, there=True):
-        """Orders are for the last tile of a row, which is the second part of a shard of slide a."""
+        """Orders are for the last tile of a row, which is the second part of a shard."""
         path = told / f"{what}-{row}-4"
         path.touch() if there else path.unlink()
 
@@ -130,19 +132,20 @@ def test_a_cohort_through_kill_preemption_and_the_end_of_the_main_process(cohort
     first = start("first")
     until(lambda: sum(bool(starts(row)) for row in range(3)) == 2, first)
     resumed, held, killed = sorted(range(3), key=lambda row: not starts(row))
-    states = squeue("%T", "-p", "gpu")
-    assert states.count("RUNNING") == 2, "a job a GPU"
-    assert "PENDING" in states
+    assert sorted(squeue("%T", "-p", "gpu")) == ["PENDING", "RUNNING", "RUNNING"], "a job a GPU"
     assert {starts(row)[0]["CUDA_VISIBLE_DEVICES"] for row in (resumed, held)} == {"0", "1"}
 
     order("kill", killed)
     order("hold", killed, there=False)
     preempt = ["sbatch", "--wait", "-p", "urgent", "--gpus=2", "--mem=9", "-o", "/dev/null", "--wrap=true"]
     subprocess.run(preempt, check=True, capture_output=True)
+    for job in squeue("%i", "-p", "gpu", "-t", "PD"):  # SLURM lets preempted jobs rest for two minutes
+        subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
     order("hold", resumed, there=False)
     until(lambda: [len(starts(row)) for row in range(3)] == [2, 2, 2], first)
     assert all("going on after 1 of 2 parts" in log(row) for row in range(3))
-    assert [int(start["SLURM_MEM_PER_NODE"]) for start in starts(killed)] == [8000, 16000]
+    asked = [squeue("%m", "-t", "all", "-j", start["SLURM_JOB_ID"]) for start in starts(killed)]
+    assert asked == [["8000M"], ["16000M"]]
 
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
@@ -157,9 +160,43 @@ def test_a_cohort_through_kill_preemption_and_the_end_of_the_main_process(cohort
     assert [len(starts(row)) for row in range(3)] == [2, 2, 2], "nothing is done twice"
     jobs = {row: {start["SLURM_JOB_ID"] for start in starts(row)} for row in range(3)}
     assert (len(jobs[resumed]), len(jobs[held]), len(jobs[killed])) == (1, 1, 2), "what is preempted stays one job"
-    assert len((told / "0-0.jsonl").read_text().splitlines()) == 2, "the first tile of both slides, once each"
+    assert {len(path.read_text().splitlines()) for path in told.glob("*-0.jsonl")} == {1}, "finished parts stay so"
     assert cohort.path("report.html").exists()
 
     here = cohort.snakemake("--config", "results=here", cores=2)
     assert here.returncode == 0, here.stderr
     assert results(cohort.path()) == results(cohort.folder / "here")
+
+
+def test_a_run_of_any_kind_waits_for_what_it_says_how_to_end_and_a_dry_run_does_not(cohort, start, tmp_path):
+    def submit(name, folder):
+        command = ["sbatch", "--parsable", "--mem=9", "-o", "/dev/null", "--wrap=sleep 600", "-J", name]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    name = f"mine_{uuid.uuid4()}"
+    left = submit(name, cohort.folder)
+    submit(name, tmp_path)
+    submit("another job", cohort.folder)
+    assert "inspect" in cohort.planned()
+    run = start("local", "--executor", "local", "--cores", "1", "results/a/slide.json")
+    line = until(lambda: re.search(r"waiting for jobs of an earlier run: (.*); to end them: (.*)", run.said()), run)
+    assert line[1] == left
+    assert not cohort.path("a", "slide.json").exists()
+    assert subprocess.run(line[2].split(), check=False).returncode == 0
+    assert run.process.wait(100) == 0, run.said()
+    assert cohort.path("a", "slide.json").exists()
+
+
+def test_a_cluster_that_does_not_say_what_is_left_stops_a_run_with_one_line(cohort, tmp_path, monkeypatch):
+    squeue = tmp_path / "down" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    done = cohort.snakemake("--executor", "slurm", "--jobs", "1")
+    assert done.returncode == 1
+    line = (
+        "squeue does not say whether jobs of an earlier run are left: squeue: error: Unable to contact slurm controller"
+    )
+    assert line in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
