@@ -21,7 +21,7 @@ from machine import processor
 HERE = Path(__file__).parent
 WORK, RESULTS = HERE / "work", HERE / "results"
 ROUND = 10
-LIMITS = "30 s by the clock and 2 GiB of memory beyond the libraries'"
+LIMITS = "30 s of the processor, four minutes by the clock and 2 GiB of memory beyond the libraries'"
 
 
 def main() -> None:
@@ -88,12 +88,13 @@ def report(outcomes: dict[tuple[str, int], dict]) -> str:
         "",
         f"`python benchmarks/fuzz.py --data FOLDER`, {processor()}, {os.cpu_count()} cores, {platform.system()}.",
         "",
-        "One file of each format, damaged in one way a variant: " + ", ".join(f"`{kind}`" for kind in KINDS) + ".",
-        "Each goes through `inspect`, `grid`, `tile` (which reads every pixel of level 0) and `segment`, each a process",
-        f"of its own with {LIMITS}. *refused*: exit code 2 (in the steps after `inspect` a failure record) and one line",
-        "that names the file; *same*: success with the intact file's pixels; *changed*: success with other pixels, which",
-        "the format has no means to notice (a flipped bit of JPEG is another JPEG); *missing*: success though a part",
-        "of the picture is lost; *unclear*: anything else, such as a traceback or two lines.",
+        f"One file of each format, damaged in one way a variant: {', '.join(KINDS)}.",
+        "Each goes through `inspect`, `grid`, `tile` (which reads every pixel of level 0) and `segment`, each a",
+        f"process of its own with {LIMITS}.",
+        "*refused*: exit code 2 (in the steps after `inspect` a failure record) and one line that names the file;",
+        "*same*: success with the intact file's pixels; *changed*: success with other pixels, which the format has no",
+        "means to notice (a flipped bit of JPEG is another JPEG); *missing*: success though a part of the picture is",
+        "lost; *unclear*: anything else, such as a traceback or two lines.",
         "",
         "| format | variants | refused | same | changed | crashed | hung | memory | missing | unclear |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",

@@ -20,6 +20,9 @@ from gigaseg.slides.registry import READERS
 _LOG = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ (INFO|WARNING|ERROR) ")
 """How a line of the log begins."""
 
+_PATIENCE = 8
+"""How many times longer than on an idle machine a command may wait for the processor, or sleep."""
+
 _LOADED = [
     __name__,
     *(f"gigaseg.slides.{name}_reader" for name in READERS),
@@ -62,22 +65,23 @@ class Attempt:
         return "refused" if self.code == 2 and one else "unclear"
 
 
-def attempt(argv: Sequence[str], *, seconds: float = 30, memory: int = 2 * 2**30) -> Attempt:
+def attempt(argv: Sequence[str], *, folder: str | Path = ".", seconds: int = 30, memory: int = 2 * 2**30) -> Attempt:
     """Run ``gigaseg ARGV`` in a process of its own, whose libraries are loaded already.
 
     Parameters
     ----------
     argv : the command line after ``gigaseg``.
-    seconds : by the clock, after which it counts as hung and is killed.
+    folder : the working directory.
+    seconds : of the processor, or `_PATIENCE` times as many by the clock, after which it counts as hung and is killed.
     memory : address space, in bytes, that it may take beyond what its libraries have.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(_LOADED)
     with tempfile.NamedTemporaryFile() as output:
-        process = context.Process(target=_run, args=(list(argv), output.name, memory))
+        process = context.Process(target=_run, args=(list(argv), str(folder), output.name, seconds, memory))
         process.start()
         start = time.monotonic()
-        process.join(seconds)
+        process.join(seconds * _PATIENCE)
         hung = process.is_alive()
         if hung:
             process.kill()
@@ -86,18 +90,21 @@ def attempt(argv: Sequence[str], *, seconds: float = 30, memory: int = 2 * 2**30
         lines = Path(output.name).read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line for line in lines if line.strip() and not _LOG.match(line)]
     code = process.exitcode if process.exitcode is not None else -signal.SIGKILL
+    hung |= code == -signal.SIGXCPU
     process.close()
     return Attempt(code, hung, errors, took)
 
 
-def _run(argv: list[str], output: str, memory: int) -> None:
+def _run(argv: list[str], folder: str, output: str, seconds: int, memory: int) -> None:
     code = 1
     descriptor = os.open(output, os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, 2 * seconds))
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + memory
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
