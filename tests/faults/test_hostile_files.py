@@ -234,8 +234,14 @@ def test_a_grid_whose_numbers_lie(folder, tmp_path):
     table = pq.read_table(folder / "g.parquet")
     facts = json.loads(table.schema.metadata[b"gigaseg"])
     path = tmp_path / "g.lies.parquet"
-    for key, value in [("tile", 0), ("tile", 10**9), ("tile", "x"), ("overlap", 256), ("width", 10**12), ("width", None),
-                       ("scale", [0, 0]), ("scale", [1]), ("pixel_size", [float("inf"), 1])]:  # fmt: skip
+    lies = {
+        "tile": [0, 10**9, "x"],
+        "overlap": [256],
+        "width": [10**12, None],
+        "scale": [[0, 0], [1]],
+        "pixel_size": [[float("inf"), 1]],
+    }
+    for key, value in [(key, value) for key, values in lies.items() for value in values]:
         packed = json.dumps({**facts, "grid": {**facts["grid"], key: value}}).encode()
         pq.write_table(table.replace_schema_metadata({b"gigaseg": packed}), path)
         done = run(folder, ["tile", "s.json", str(path), "--out=x.parquet"])

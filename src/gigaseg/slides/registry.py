@@ -92,7 +92,11 @@ def _check_tiff(path: Path) -> None:
 
 
 def _check_file(path: Path) -> None:
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:  # a name longer than any file's, for instance
+        raise SlideError(f"{path}: cannot be read ({one_line(error.strerror)})") from error
+    if not found:
         raise SlideError(f"{path}: no such file")
     if path.is_dir():
         raise SlideError(f"{path}: is a folder, a file is needed (of a DICOM slide any one of its .dcm files)")

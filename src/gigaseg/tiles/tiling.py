@@ -134,5 +134,5 @@ class Tiling:
             return cls.from_dict(metadata["grid"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise FormatError(
-                f"{path}: grid in its metadata is missing or wrong ({one_line(error)}); run the step that writes it again"
+                f"{path}: its grid is missing or wrong ({one_line(error)}); run the step that writes it again"
             ) from error
