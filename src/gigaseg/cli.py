@@ -9,6 +9,7 @@ weights and a device that is not there, which are no slide's own, stop the job w
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from gigaseg import __version__
 from gigaseg.commands import COMMANDS
 from gigaseg.commands.base import Command
-from gigaseg.errors import CheckpointError, DeviceError, UpstreamFailure, UserError, one_line
+from gigaseg.errors import CheckpointError, ConfigError, DeviceError, UpstreamFailure, UserError, one_line
 
 log = logging.getLogger("gigaseg")
 
@@ -61,15 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _run_step(command, args)
     except UserError as error:
-        for line in str(error).splitlines():
+        # a wrong configuration is a line a mistake; elsewhere a break can only be part of a name
+        for line in str(error).splitlines() if isinstance(error, ConfigError) else [one_line(error)]:
             print(f"gigaseg {args.command}: {line}", file=sys.stderr)
         return 2
     except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        print(f"gigaseg {args.command}: {error.filename or error}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return _refused(args.command, error)
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        return _refused(args.command, error)
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _refused(command: str, error: OSError) -> int:
+    print(one_line(f"gigaseg {command}: {error.filename or error}: {error.strerror or error}"), file=sys.stderr)
+    return 2
 
 
 def _run_step(command: Command, args: argparse.Namespace) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import types
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gigaseg.errors import ConfigError, unknown
+from gigaseg.errors import ConfigError, one_line, unknown
 
 T = TypeVar("T")
 
@@ -81,7 +83,7 @@ class TilesConfig:
 
     tile: int | None = key(None, "side of a tile, working px; null: the segmenter's card", low=16, high=16384)
     overlap: int | None = key(None, "what neighbours share, working px, 0 .. tile / 2; null: the card", low=0)
-    tiles_per_shard: int = key(1000, "tiles per job; 10-30 minutes of GPU is a good size", low=1)
+    tiles_per_shard: int = key(1000, "tiles per job; 10-30 minutes of GPU is a good size", low=1, high=1e9)
     materialise: bool = key(True, "write tiles to tiles/NNN.zarr.zip before segment; false: segment reads the slide")
 
 
@@ -245,7 +247,7 @@ def load_config(content: Mapping[str, Any], source: str = "config.yaml") -> Conf
         if not _is_color(getattr(config.report, name))
     ]
     if errors:
-        raise ConfigError("\n".join(f"{source}: {line}" for line in errors))
+        raise ConfigError("\n".join(f"{source}: {one_line(error)}" for error in errors))
     return config
 
 
@@ -406,9 +408,12 @@ def _fits(kind: Callable[..., Any], value: Any, spec: Field[Any]) -> bool:
     if kind is bool:
         return isinstance(value, bool)
     if kind is str:
-        return isinstance(value, str) and value != "" and (not metadata["choices"] or value in metadata["choices"])
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, str) or not value or any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
+            return False  # control characters break lines, and no file's name can hold a NUL or half a character
+        return not metadata["choices"] or value in metadata["choices"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if kind is int and value != int(value):
+    # a float may be no number, and a whole number may be too large for any float
+    if not -sys.float_info.max <= value <= sys.float_info.max or (kind is int and value != int(value)):
         return False
     return bool(metadata["low"] <= value <= metadata["high"])

@@ -121,7 +121,7 @@ def read_json(path: str | Path, format: str) -> dict[str, Any]:
     raise_if_failed(path)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if is_machine_fault(error):
             raise
         raise FormatError(f"{path}: cannot be read as JSON ({one_line(error)}); expected {format}") from error
@@ -203,10 +203,24 @@ def read_metadata(path: str | Path, format: str) -> dict[str, Any]:
         raise FormatError(f"{path}: cannot be read as Parquet ({one_line(error)}); expected {format}") from error
     if packed is None:
         raise FormatError(f"{path}: no gigaseg metadata; expected {format}")
-    metadata: dict[str, Any] = json.loads(packed)
+    try:
+        found = json.loads(packed)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: its gigaseg metadata is no JSON ({one_line(error)}); run the step again") from error
+    metadata = _Provenance(found if isinstance(found, dict) else {})
+    metadata.path = path
     if metadata.get("format") != format:
         raise FormatError(f"{path}: format is '{metadata.get('format')}', expected '{format}'; run the step again")
     return metadata
+
+
+class _Provenance(dict[str, Any]):
+    """Provenance of the file `path`, which says what it lacks."""
+
+    path: str | Path = ""
+
+    def __missing__(self, key: str) -> Any:
+        raise FormatError(f"{self.path}: its metadata has no '{key}'; run the step that writes it again")
 
 
 def require_columns(path: str | Path, wanted: Sequence[str], found: Sequence[str]) -> None:
@@ -264,7 +278,7 @@ def read_failure(path: str | Path) -> tuple[str, str] | None:
         return None
     try:
         content = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("format") != _RECORD_FORMAT:
         return None

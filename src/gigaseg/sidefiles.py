@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,12 +153,17 @@ def _read(path: Path) -> Any:
         raise FormatError(f"{path}: empty file; expected GeoJSON, GeoPackage or GeoParquet")
     try:
         array = _array_of_features(path)
-        if path.suffix == ".parquet":
-            frame = geopandas.read_parquet(path)
-        elif array is not None:
-            frame = geopandas.read_file(io.BytesIO(array))
-        else:
-            frame = geopandas.read_file(f"/vsigzip/{path}" if path.suffix == ".gz" else str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of odd geometries, which are repaired below or refused, and odd properties
+            if path.suffix == ".parquet":
+                frame = geopandas.read_parquet(path)
+            elif array is not None:
+                frame = geopandas.read_file(io.BytesIO(array), on_invalid="fix")
+            else:
+                place = f"/vsigzip/{path}" if path.suffix == ".gz" else str(path)
+                frame = geopandas.read_file(place, on_invalid="fix")  # closes rings that are open
     except Exception as error:  # GDAL, pyarrow and geopandas raise many kinds
         if is_machine_fault(error):
             raise

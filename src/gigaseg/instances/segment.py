@@ -170,7 +170,7 @@ def _read_prompts(
         raise SegmenterError(f"segmenter '{card.name}' needs prompts; give prompts.parquet, which `prompt` writes")
     table, metadata = PromptTable.read(path)
     same_slide(info.slide, metadata["slide"], path)
-    if Tiling.from_dict(metadata["grid"]) != kept.tiling:
+    if Tiling.of_file(path, metadata) != kept.tiling:
         raise FormatError(f"{path}: made for another grid; run prompt again")
     if metadata.get("every_tile", False) != card.takes_points:
         way = "with" if card.takes_points else "without"

@@ -92,7 +92,7 @@ def measure(
     found = InstanceFile(instances)
     same_slide(slide.slide, found.metadata["slide"], instances)
     tissue = Foreground.read(foreground)
-    tiling = Tiling.from_dict(found.metadata["grid"])
+    tiling = Tiling.of_file(instances, found.metadata)
     areas = Regions.read(regions, slide, tiling) if regions is not None else None
     statistics = None
     if config.intensity:

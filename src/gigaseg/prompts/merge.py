@@ -93,7 +93,7 @@ def _read(paths: Sequence[str | Path], kept: Grid, card: Card) -> tuple[TileProp
     for path in paths:
         points, named, metadata = read_proposals(path)
         same_slide(kept.slide, metadata["slide"], path)
-        if Tiling.from_dict(metadata["grid"]) != kept.tiling:
+        if Tiling.of_file(path, metadata) != kept.tiling:
             raise FormatError(f"{path}: made for another grid; run propose again")
         if metadata["segmenter"] != card.name:
             raise FormatError(f"{path}: proposed by segmenter '{metadata['segmenter']}', expected '{card.name}'")

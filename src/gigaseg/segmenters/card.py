@@ -129,7 +129,7 @@ class Card:
         values: dict[str, Any] = {name: option.default for name, option in self.options.items()}
         for name, value in given.items():
             if name not in self.options:
-                raise SegmenterError(f"segmenter '{self.name}': {unknown('option', name, self.options)}")
+                raise SegmenterError(f"segmenter '{self.name}': {unknown('option', str(name), self.options)}")
             values[name] = self._convert(name, value)
         return values
 
@@ -146,7 +146,8 @@ class Card:
             with suppress(KeyError, ValueError):
                 value = {"true": True, "false": False}[lowered] if kind is bool else kind(lowered)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            with suppress(OverflowError):
+                value = float(value)
         if not option.accepts(value):
             raise SegmenterError(
                 f"segmenter '{self.name}': option '{name}' is {value!r}, accepted: {option.accepted} "

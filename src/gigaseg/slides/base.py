@@ -135,6 +135,8 @@ class SlideInfo:
         x, y = values["pixel_size"]
         if not (x > 0 and y > 0):
             raise ValueError("pixel_size")
+        if np.dtype(values["dtype"]).kind not in "iuf":
+            raise ValueError(f"dtype {values['dtype']!r}")
         values["levels"] = tuple(Level(*level) for level in values["levels"])
         values["rendering"] = Rendering(**{k: _tuples(v) for k, v in content["rendering"].items()})
         return cls(**values)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from gigaseg.errors import SlideError
-from gigaseg.slides.source import RGB_NAMES, Facts, Source, check_whole, levels_from_sizes
+from gigaseg.slides.source import RGB_NAMES, Facts, Source, check_held, check_whole, levels_from_sizes
 
 _DTYPES = {"L": "uint8", "LA": "uint8", "RGB": "uint8", "RGBA": "uint8", "I;16": "uint16", "I;16B": "uint16"}
 """Pillow's pixel modes that are accepted, and their dtype."""
@@ -24,7 +27,7 @@ def open_source(path: str, auto: bool) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, which is not used
-            picture = Image.open(path)
+            picture = Image.open(_Bounded(path))
     except UnidentifiedImageError:
         raise SlideError("not a picture that Pillow knows") from None
     finally:
@@ -36,10 +39,20 @@ def open_source(path: str, auto: bool) -> Source:
             found = {"P": "PALETTE", "1": "1-bit"}.get(picture.mode, picture.mode)
             raise SlideError(f"photometric is {found}, accepted: 8 or 16-bit grey, 8-bit RGB; convert it")
         check_whole(picture.width, picture.height)
+        claimed = picture.width * picture.height * len(picture.getbands())
+        check_held(claimed, Path(path).stat().st_size, str(picture.format))
     except BaseException:
         picture.close()
         raise
     return PictureSource(picture)
+
+
+class _Bounded(io.FileIO):
+    """A file that is never asked for more than it holds: a wrong length in a picture would take that much memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left)) or b""
 
 
 class PictureSource(Source):

@@ -74,6 +74,7 @@ def resolve_pixel_size(
         size = _OBJECTIVE_UM / facts.objective_power
         if unit != "um":
             size *= _IN_METRES["um"] / _IN_METRES[unit]
+        _check(path, (size, size), unit, "its objective's power", f"found {facts.objective_power:g}x; {override}")
         return (size, size), unit, "objective"
     raise SlideError(f"{path}: pixel size unknown: {facts.pixel_size_note}, nor an objective power; {override}")
 

@@ -40,6 +40,7 @@ def open_source(path: str | Path, reader: str = AUTO) -> tuple[str, Source]:
     if reader != AUTO and reader not in READERS:
         raise SlideError(f"{path}: {unknown('reader', reader, (AUTO, *READERS))}")
     _check_file(Path(path))
+    _check_tiff(Path(path))
     reasons = []
     for name in READERS if reader == AUTO else (reader,):
         try:
@@ -77,8 +78,25 @@ def _open_with(name: str, path: str | Path, auto: bool) -> Source:
     return cast(Source, module.open_source(str(path), auto))
 
 
+def _check_tiff(path: Path) -> None:
+    """Raise SlideError when the sizes in a TIFF's header cannot be, whichever reader would take it."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        from gigaseg.slides.tiff_pages import check_sizes
+
+        try:
+            check_sizes(path)
+        except SlideError as error:
+            raise SlideError(f"{path}: {error}") from error
+
+
 def _check_file(path: Path) -> None:
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:  # a name longer than any file's, for instance
+        raise SlideError(f"{path}: cannot be read ({one_line(error.strerror)})") from error
+    if not found:
         raise SlideError(f"{path}: no such file")
     if path.is_dir():
         raise SlideError(f"{path}: is a folder, a file is needed (of a DICOM slide any one of its .dcm files)")

@@ -24,6 +24,23 @@ MAX_WHOLE_PIXELS = 2_000_000_000
 """Largest image, in pixels, that is decoded as a whole (6 GB as 8-bit RGB) when its file has no tiles."""
 
 
+_MOST_HELD = {
+    "NONE": 1,
+    "PACKBITS": 128,
+    "JPEG": 1024,
+    "LZW": 2048,
+    "ADOBE_DEFLATE": 1040,
+    "DEFLATE": 1040,
+    "PNG": 1040,
+}
+"""Bytes of pixels in a stored byte, at most, of compressions that have a bound: a JPEG's block of 64 values takes two
+bits, its colours being halved along both axes; deflate repeats up to 258 bytes by two bits; LZW's longest string is the
+number of its codes."""
+
+_OVERHEAD = 4096
+"""Bytes that may be claimed beyond: of a tiny picture."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a file says of itself, before the sheet and the pixels have their say.
@@ -118,6 +135,16 @@ def check_whole(width: int, height: int) -> None:
             f"{width} x {height} px without tiles must be decoded as a whole, accepted up to "
             f"{MAX_WHOLE_PIXELS:,} px; make a tiled pyramid of it, e.g. "
             "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --bigtiff"
+        )
+
+
+def check_held(claimed: int, stored: int, compression: str) -> None:
+    """Raise SlideError when a header claims more bytes of pixels than the stored ones can be unpacked to."""
+    most = _MOST_HELD.get(compression.upper())
+    if most is not None and claimed > most * stored + _OVERHEAD:
+        raise SlideError(
+            f"its header claims {claimed:,} bytes of pixels, but its {stored:,} bytes of {compression} hold at most "
+            f"{most} times as many (damaged or truncated?)"
         )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
-from gigaseg.errors import SlideError
+from gigaseg.errors import SlideError, is_machine_fault
+from gigaseg.slides.source import check_held
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it complains of is an error of ours below
 
@@ -25,6 +28,12 @@ _PHOTOMETRIC = {
     8: "CIELAB",
 }
 _MINISBLACK, _RGB, _YCBCR = 1, 2, 6
+_MAX_PAGES = 64
+"""Directories whose sizes are checked: those of a pyramid and its pictures; stacks of planes have thousands."""
+
+_MAX_TILE_BYTES = 2**30
+"""Largest tile, decoded, that is taken for one: 18,000 px of RGB a side."""
+
 _ASPECT = 0.02
 """Relative difference of the aspect ratio up to which a smaller page counts as a level of a larger one."""
 
@@ -76,6 +85,52 @@ def check_chain(tif: Any) -> None:
     (following,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
     if following >= stream.size:
         raise SlideError("the file ends before its last directory (truncated?)")
+
+
+def check_sizes(path: str | Path) -> None:
+    """Raise SlideError when a TIFF's directories claim sizes that its tiles or strips do not have.
+
+    Without this a flipped bit would let a reader return pixels that never were, or take all memory. A file that is no
+    TIFF, or whose directories cannot be read, is left to the readers.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            for page in itertools.islice(tif.pages, _MAX_PAGES):
+                for one in (page.aspage(), *(page.aspage().pages or ())):
+                    _check_page(one.aspage(), sparse=tif.is_svs)
+    except SlideError:
+        raise
+    except Exception as error:  # whatever: each reader will give its own reason
+        if is_machine_fault(error) and not isinstance(error, MemoryError):
+            raise
+
+
+def _check_page(page: Any, sparse: bool) -> None:
+    size = f"{page.imagewidth} x {page.imagelength} px"
+    if 0 in (page.imagewidth, page.imagelength, page.samplesperpixel):
+        raise SlideError(f"its header claims {size} with {page.samplesperpixel} samples (damaged?)")
+    if page.is_tiled and 0 in (page.tilewidth, page.tilelength):
+        raise SlideError(f"its header claims tiles of {page.tilewidth} x {page.tilelength} px (damaged?)")
+    offsets, counts = page.dataoffsets, page.databytecounts
+    what, needed = "tiles" if page.is_tiled else "strips", math.prod(page.chunked)
+    packed = page.is_tiled or page.compression.name != "NONE"
+    if packed and (len(offsets) < needed or len(offsets) != len(counts) or (page.is_tiled and len(offsets) != needed)):
+        raise SlideError(
+            f"its header claims {size} of {needed} {what}, but places {len(offsets)} and sizes {len(counts)} of them "
+            "(damaged?)"
+        )
+    # what was never written has neither place nor size, but of Aperio's scanners it may have one of them
+    half = sum((offset > 0) != (count > 0) for offset, count in zip(offsets, counts))
+    if half and not sparse:
+        raise SlideError(
+            f"{half} of its {needed} {what} have a place without a size, or a size without a place (damaged?)"
+        )
+    each = math.prod(page.chunks) * page.bitspersample // 8
+    if page.is_tiled and each > _MAX_TILE_BYTES:
+        raise SlideError(f"its header claims tiles of {each:,} bytes, accepted up to {_MAX_TILE_BYTES:,} (damaged?)")
+    written = sum(count > 0 for count in counts)
+    claimed = min(each * written, math.prod(page.shape) * page.bitspersample // 8)
+    check_held(claimed, sum(counts), page.compression.name)
 
 
 def same_aspect(page: Any, first: Any) -> bool:

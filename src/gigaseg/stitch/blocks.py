@@ -126,7 +126,7 @@ def scan(shards: Sequence[str | Path], grid: Grid, source: str | Path) -> tuple[
     found: dict[int, tuple[Path, dict[str, Any]]] = {}
     for path in map(Path, shards):
         metadata = read_metadata(path, INSTANCES_FORMAT)
-        if metadata["slide"] != grid.slide or Tiling.from_dict(metadata["grid"]) != grid.tiling:
+        if metadata["slide"] != grid.slide or Tiling.of_file(path, metadata) != grid.tiling:
             raise FormatError(
                 f"{path}: made for slide '{metadata['slide']}' on another grid than {source}; run segment again"
             )

@@ -107,18 +107,28 @@ class Grid:
     def read(cls, path: str | Path) -> Grid:
         """Read grid.parquet; raises FormatError, or UpstreamFailure for a failure record."""
         table, metadata = read_parquet(path, GRID_FORMAT)
+        tiling = Tiling.of_file(path, metadata)
         try:
-            return cls(
-                tiling=Tiling.from_dict(metadata["grid"]),
-                slide=metadata["slide"],
+            found = cls(
+                tiling=tiling,
+                slide=str(metadata["slide"]),
                 row=table["row"].to_numpy(),
                 col=table["col"].to_numpy(),
                 foreground=table["foreground"].to_numpy(),
                 shard=table["shard"].to_numpy(),
-                shards=metadata["shards"],
+                shards=int(metadata["shards"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: {error} is missing or wrong; expected {GRID_FORMAT}; run grid again") from error
+        limits = {
+            "row": (found.row, tiling.rows),
+            "col": (found.col, tiling.cols),
+            "shard": (found.shard, found.shards),
+        }
+        for name, (values, end) in limits.items():
+            if len(values) and not (values.dtype.kind == "i" and 0 <= values.min() <= values.max() < end):
+                raise FormatError(f"{path}: column {name} is not within 0..{end - 1}; run grid again")
+        return found
 
 
 def grid(

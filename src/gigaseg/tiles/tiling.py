@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from gigaseg.errors import FormatError, one_line
 from gigaseg.geometry import Bounds
 
 LEFT, TOP, RIGHT, BOTTOM = 1, 2, 4, 8
 """Bits of the `cut` mask: the borders of a tile."""
+
+
+MAX_TILE = 16384
+"""Largest side of a tile, px."""
+
+_MOST = 2**31
+"""No slide is so wide, working px."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,8 @@ class Tiling:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Tiling:
-        """Inverse of `to_dict`."""
-        return cls(
+        """Inverse of `to_dict`; raises KeyError, TypeError or ValueError for what no tiling has."""
+        found = cls(
             tile=content["tile"],
             overlap=content["overlap"],
             width=content["width"],
@@ -109,3 +118,21 @@ class Tiling:
             pixel_size=(content["pixel_size"][0], content["pixel_size"][1]),
             unit=content["unit"],
         )
+        sizes = (found.tile, found.overlap, found.width, found.height)
+        if not all(type(size) is int and 0 <= size < _MOST for size in sizes):
+            raise ValueError(f"sizes {sizes}")
+        if not (0 < found.tile <= MAX_TILE and found.overlap <= found.tile // 2 and found.width and found.height):
+            raise ValueError(f"sizes {sizes}")
+        if not all(0 < value < math.inf for value in (*found.scale, *found.pixel_size)):
+            raise ValueError(f"scale {found.scale}, pixel_size {found.pixel_size}")
+        return found
+
+    @classmethod
+    def of_file(cls, path: str | Path, metadata: Mapping[str, Any]) -> Tiling:
+        """The tiling in the provenance of a file; raises FormatError when it is not there or wrong."""
+        try:
+            return cls.from_dict(metadata["grid"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{path}: its grid is missing or wrong ({one_line(error)}); run the step that writes it again"
+            ) from error
