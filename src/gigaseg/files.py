@@ -17,7 +17,7 @@ import platform
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # imported where tables are used: processes that only read a 
 METADATA_KEY = b"gigaseg"
 _RECORD_FORMAT = "gigaseg/failure/1"
 _MAX_RECORD_BYTES = 65536
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that only a file that is written can have."""
+
 _ABANDONED = 86400
 """Seconds after which a scratch folder of another machine counts as left behind."""
 
@@ -54,7 +57,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
             yield temporary
             temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or nothing can be removed where nothing can be written
+            temporary.unlink()
 
 
 @contextmanager
@@ -80,14 +84,14 @@ def scratch(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _naming(target: Path, temporary: Path) -> Iterator[None]:
-    """Let the error for a full disk name the target: as it comes, it names the temporary file, or nothing."""
+    """Let the error for what cannot be written name the target: as it comes, it names the temporary file or nothing."""
     try:
         yield
     except OSError as error:
-        known = error.filename and not str(error.filename).startswith(str(temporary))
-        if known or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+        about = str(error.filename or error)
+        if str(temporary) in about or (error.filename is None and error.errno in _WRITING):
+            raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(target)) from error
+        raise
 
 
 def _last_change(folder: Path) -> float:
@@ -100,7 +104,10 @@ def _last_change(folder: Path) -> float:
 
 def _temporary(target: Path) -> Path:
     """Name beside `target` that no other process uses; names of processes that ended are freed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent)) from error
     host = platform.node().replace(".", "-") or "host"
     mine = target.with_name(f".{host}.{os.getpid()}.{target.name}")
     # with what a library put beside its file, such as the journal of a GeoPackage

@@ -7,7 +7,7 @@ from snakemake.utils import validate
 try:
     from gigaseg.errors import UserError
     from gigaseg.export.formats import FORMATS
-    from gigaseg.plan import make_plan
+    from gigaseg.plan import check_writable, make_plan
 except ModuleNotFoundError as error:
     sys.exit(
         f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e ."
@@ -22,6 +22,15 @@ except UserError as error:
 validate(config, "../schemas/config.schema.yaml")
 
 RESULTS = PLAN.config.results
+
+
+onstart:
+    try:
+        check_writable(Path(RESULTS))
+    except UserError as error:
+        sys.exit(f"gigaseg: {error}")
+
+
 EXPORT_FILES = {format.file: name for name, format in FORMATS.items()}
 
 
