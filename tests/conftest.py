@@ -40,3 +40,17 @@ def spots(tmp_path_factory):
 
     with installed(tmp_path_factory.mktemp("installed")):
         yield
+
+
+@pytest.fixture
+def faked_clock():
+    """Environment of processes whose clock is off, "-1d" for one; skips where libfaketime is not installed."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not libraries:
+        pytest.skip("libfaketime is not installed (Debian: faketime)")
+
+    def environment(offset):
+        # as on a real machine, the monotonic clock goes on when the other one is set
+        return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+    return environment

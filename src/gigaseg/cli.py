@@ -1,9 +1,10 @@
 """The command line: one sub-command a step, each one call of the step's function.
 
-Exit codes: 0 done; 2 a mistake the user can mend, told in one line (a line a mistake); 1 a bug or a fault of the
-machine, with a traceback. With ``--record-failure`` (the workflow's way) a user's mistake becomes a failure record in
-place of the outputs and the exit code is 0, so that the other slides of a cohort go on; only missing or unfit model
-weights and a device that is not there, which are no slide's own, stop the job with 2.
+Exit codes: 0 done; 2 a mistake the user can mend, told in one line (a line a mistake); 1 a fault of the machine
+(memory, disk, a killed worker), told in one line, or a bug, with a traceback. With ``--record-failure`` (the
+workflow's way) a user's mistake becomes a failure record in place of the outputs and the exit code is 0, so that the
+other slides of a cohort go on; only missing or unfit model weights and a device that is not there, which are no
+slide's own, stop the job with 2.
 """
 
 from __future__ import annotations
@@ -18,9 +19,21 @@ from pathlib import Path
 from gigaseg import __version__
 from gigaseg.commands import COMMANDS
 from gigaseg.commands.base import Command
-from gigaseg.errors import CheckpointError, ConfigError, DeviceError, UpstreamFailure, UserError, one_line
+from gigaseg.errors import (
+    CheckpointError,
+    ConfigError,
+    DeviceError,
+    UpstreamFailure,
+    UserError,
+    is_machine_fault,
+    machine_fault,
+    one_line,
+)
 
 log = logging.getLogger("gigaseg")
+
+_PATH_ERRORS = FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError
+_PATH_NUMBERS = {errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,25 +74,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.run(args)
         else:
             _run_step(command, args)
-    except UserError as error:
-        # a wrong configuration is a line a mistake; elsewhere a break can only be part of a name
-        for line in str(error).splitlines() if isinstance(error, ConfigError) else [one_line(error)]:
-            print(f"gigaseg {args.command}: {line}", file=sys.stderr)
-        return 2
-    except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        return _refused(args.command, error)
-    except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise
-        return _refused(args.command, error)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        code, lines = _told(error)
+        for line in lines:
+            print(f"gigaseg {args.command}: {line}", file=sys.stderr)
+        if not lines:
+            raise
+        return code
     return 0
 
 
-def _refused(command: str, error: OSError) -> int:
-    print(one_line(f"gigaseg {command}: {error.filename or error}: {error.strerror or error}"), file=sys.stderr)
-    return 2
+def _told(error: Exception) -> tuple[int, list[str]]:
+    """Exit code and lines for what a user can mend or the machine did; no lines for a bug."""
+    fault = machine_fault(error)
+    if fault is not None:
+        return 1, [fault]
+    if isinstance(error, UserError):
+        # several mistakes of a configuration, or slides that failed, are a line each; else a break is part of a name
+        several = isinstance(error, ConfigError) or type(error) is UserError
+        return 2, str(error).splitlines() if several else [one_line(error)]
+    if isinstance(error, OSError) and (isinstance(error, _PATH_ERRORS) or error.errno in _PATH_NUMBERS):
+        return 2, [one_line(f"{error.filename or error}: {error.strerror or error}")]
+    return 1, []
 
 
 def _run_step(command: Command, args: argparse.Namespace) -> None:
@@ -91,8 +109,8 @@ def _run_step(command: Command, args: argparse.Namespace) -> None:
         try:
             command.run(args)
         except UserError as error:
-            # weights or a GPU are missing for every slide alike, and once they are there the job must run again
-            if not args.record_failure or isinstance(error, CheckpointError | DeviceError):
+            # weights, a GPU, memory or disk are missing for every slide alike; once they are there the job runs again
+            if not args.record_failure or isinstance(error, CheckpointError | DeviceError) or is_machine_fault(error):
                 raise
             step, reason = args.command, one_line(error)
             if isinstance(error, UpstreamFailure):

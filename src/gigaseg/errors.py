@@ -1,8 +1,9 @@
 """The error family: everything a user can mend, told in one line.
 
 A `UserError` carries one line that names the file, the field, what was found and what is accepted. The CLI prints
-it and exits with 2; inside a cohort the step turns it into a failure record (`gigaseg.files`). Any other exception
-is a bug or a fault of the machine and fails the job with a traceback.
+it and exits with 2; inside a cohort the step turns it into a failure record (`gigaseg.files`). A fault of the machine
+(memory, disk, a worker that was killed) is told in one line as well, but fails the job with 1, so that it is tried
+again. Any other exception is a bug and fails the job with a traceback.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor
 
 
 class UserError(Exception):
@@ -61,9 +63,16 @@ class UpstreamFailure(UserError):
         return f"step '{self.step}' failed before: {self.reason}"
 
 
-_FAULTS = {
-    errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT,
-}  # fmt: skip
+_FAULTS = frozenset(
+    {errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ESTALE, errno.ETIMEDOUT}
+)
+"""Numbers of the system's errors that are the machine's fault."""
+
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "insufficient memory", "bad_alloc",
+    "failed to map segment", "can't start new thread",
+)  # fmt: skip
+"""Words of libraries that raise no MemoryError."""
 
 
 def is_machine_fault(error: BaseException | None) -> bool:
@@ -72,11 +81,22 @@ def is_machine_fault(error: BaseException | None) -> bool:
     Whoever turns errors of a library into a `UserError` lets such ones pass: they must fail the job, so that it is
     tried again, and never become the slide's failure record.
     """
+    return machine_fault(error) is not None
+
+
+def machine_fault(error: BaseException | None) -> str | None:
+    """What failed on the machine, in one line, where an error or what caused it is the machine's fault; else None."""
     while error is not None:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FAULTS):
-            return True
+        if isinstance(error, BrokenExecutor):
+            return "a worker process was killed (by the system for want of memory, perhaps)"
+        if isinstance(error, OSError) and error.errno in _FAULTS:
+            return f"{error.filename}: {error.strerror}" if error.filename else one_line(error.strerror)
+        if isinstance(error, MemoryError) or (
+            not isinstance(error, UserError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+        ):
+            return f"out of memory ({one_line(error) or 'the system gave no more'})"
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def one_line(text: object) -> str:

@@ -7,6 +7,7 @@ object) in place of each of its outputs; whoever reads such a file gets an `Upst
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -15,9 +16,8 @@ import os
 import platform
 import shutil
 import textwrap
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # imported where tables are used: processes that only read a 
 METADATA_KEY = b"gigaseg"
 _RECORD_FORMAT = "gigaseg/failure/1"
 _MAX_RECORD_BYTES = 65536
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that only a file that is written can have."""
+
 _ABANDONED = 86400
 """Seconds after which a scratch folder of another machine counts as left behind."""
 
@@ -41,14 +44,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
     The temporary name ends in the target's own suffix (writers choose formats by it) and holds machine and process id,
     so that two processes never write the same file. On an error the temporary file is removed and `path` is
     untouched; what a killed process left behind is removed by the next that writes the same target.
+
+    Raises
+    ------
+    OSError
+        The disk is full; with the name of the target.
     """
     target = Path(path)
     temporary = _temporary(target)
     try:
-        yield temporary
-        temporary.replace(target)
+        with _naming(target, temporary):
+            yield temporary
+            temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or nothing can be removed where nothing can be written
+            temporary.unlink()
 
 
 @contextmanager
@@ -60,14 +70,28 @@ def scratch(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).with_name(Path(path).name + ".scratch")
     folder = _temporary(target)
-    for left in target.parent.glob(f".*.*.{glob.escape(target.name)}"):
-        if left != folder and _last_change(left) < time.time() - _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
     folder.mkdir()
+    now = folder.stat().st_mtime  # by the clock of the disk, as the others' times: machines' clocks differ and are set
+    for left in target.parent.glob(f".*.*.{glob.escape(target.name)}"):
+        if left != folder and _last_change(left) < now - _ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     try:
-        yield folder
+        with _naming(Path(path), folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _naming(target: Path, temporary: Path) -> Iterator[None]:
+    """Let the error for what cannot be written name the target: as it comes, it names the temporary file or nothing."""
+    try:
+        yield
+    except OSError as error:
+        about = str(error.filename or error)
+        if str(temporary) in about or (error.filename is None and error.errno in _WRITING):
+            raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(target)) from error
+        raise
 
 
 def _last_change(folder: Path) -> float:
@@ -80,15 +104,21 @@ def _last_change(folder: Path) -> float:
 
 def _temporary(target: Path) -> Path:
     """Name beside `target` that no other process uses; names of processes that ended are freed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent)) from error
     host = platform.node().replace(".", "-") or "host"
-    for left in target.parent.glob(f".{glob.escape(host)}.*.{glob.escape(target.name)}"):
-        if not _is_alive(left.name.split(".")[2]):
+    mine = target.with_name(f".{host}.{os.getpid()}.{target.name}")
+    # with what a library put beside its file, such as the journal of a GeoPackage
+    for left in target.parent.glob(f".{glob.escape(host)}.*.{glob.escape(target.name)}*"):
+        # a process that ended may have had this one's number
+        if left == mine or not _is_alive(left.name.split(".")[2]):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-    return target.with_name(f".{host}.{os.getpid()}.{target.name}")
+    return mine
 
 
 def _is_alive(process: str) -> bool:

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from gigaseg.errors import ConfigError, one_line
+from gigaseg.processes import end_with_parent
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
@@ -111,7 +112,7 @@ def open_runner(workers: int, scheduler: str | None) -> Iterator[Runner]:
         pool: Executor = (
             ThreadPoolExecutor(workers)
             if scheduler == "threads"
-            else ProcessPoolExecutor(workers, get_context("spawn"))
+            else ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent)
         )
         with pool:
             yield Runner(_AHEAD * workers, {"scheduler": scheduler, "pool": pool, "optimize_graph": False})

@@ -6,6 +6,8 @@ of level 0 with the CRS "undefined Cartesian" (srs_id -1); y then points down, a
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 import warnings
@@ -18,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyogrio
 import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
 
 from gigaseg.export.measured import MeasuredInstances
 from gigaseg.files import atomic
@@ -56,16 +59,20 @@ def write_gpkg(found: MeasuredInstances, path: Path) -> None:
         written = Path(local) / path.name
         # that a slide in pixels has no CRS is meant
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.write_arrow(
-            pa.RecordBatchReader.from_batches(schema, _batches(found, schema)),
-            written,
-            driver="GPKG",
-            layer=LAYER,
-            geometry_name="geometry",
-            geometry_type="MultiPolygon",
-            crs=crs,
-            layer_options={} if crs else {"SRID": "-1"},
-        )
+        try:
+            pyogrio.write_arrow(
+                pa.RecordBatchReader.from_batches(schema, _batches(found, schema)),
+                written,
+                driver="GPKG",
+                layer=LAYER,
+                geometry_name="geometry",
+                geometry_type="MultiPolygon",
+                crs=crs,
+                layer_options={} if crs else {"SRID": "-1"},
+            )
+        except (DataLayerError, DataSourceError) as error:
+            _raise_if_disk_full(error, written)
+            raise
         with atomic(path) as temporary:
             shutil.copyfile(written, temporary)
 
@@ -102,6 +109,15 @@ def _multi(geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
     """Every geometry as a multipolygon: GIS programs want one geometry type a layer."""
     parts, index = shapely.get_parts(geometry, return_index=True)
     return np.asarray(shapely.multipolygons(parts, indices=index), dtype=object)
+
+
+def _raise_if_disk_full(error: Exception, path: Path) -> None:
+    """Raise the system's error where that is what stopped GDAL, which tells the last of several errors of SQLite."""
+    # SQLite gives up its transaction by itself when the disk is full, and may so make room again
+    if any(words in str(error) for words in ("disk is full", "no transaction is active")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    with path.open("ab") as stream:
+        stream.write(bytes(1 << 20))
 
 
 @contextmanager
