@@ -58,7 +58,7 @@ def tiles_ahead(plan: Plan) -> tuple[dict[str, float], str]:
     """Tiles to segment of each slide that is not done, and how sure that is: "", "about " or "up to "."""
     records = {name: _Records(Path(plan.config.results, name)) for name in plan.slides}
     kept = {name: records[name].kept(slide) for name, slide in plan.slides.items()}
-    shares = [kept[name] / slide.tiles for name, slide in plan.slides.items() if kept[name]]
+    shares = [of_slide / plan.slides[name].tiles for name, of_slide in kept.items() if of_slide]
     share = statistics.median(shares) if shares else 1.0
     todo: dict[str, float] = {}
     for name, slide in plan.slides.items():

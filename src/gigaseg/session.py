@@ -145,7 +145,7 @@ def _asks_for(argv: Sequence[str]) -> tuple[bool, bool]:
     """Whether the command line of Snakemake asks for jobs to be run; and for them to be shown alone."""
     if "snakemake" not in (Path(argv[0]).name, Path(argv[0]).parent.name):
         return True, False  # called from Python
-    from snakemake.cli import parse_args  # type: ignore[import-untyped]
+    from snakemake.cli import parse_args
 
     _, options = parse_args(list(argv[1:]))
     return not any(getattr(options, name, None) for name in _LOOKS_ONLY), bool(options.dryrun)
