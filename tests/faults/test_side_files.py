@@ -51,7 +51,7 @@ def squares(count):
 
 USED = {
     "self-crossing": collection(feature("Polygon", [[[10, 10], [60, 60], [60, 10], [10, 60], [10, 10]]])),
-    "star": collection(feature("Polygon", star(101))),
+    "star": collection(feature("Polygon", star(21))),
     "empty beside a good one": collection(feature("Polygon", []), GOOD),
     "null beside a good one": collection({"type": "Feature", "properties": {}, "geometry": None}, GOOD),
     "three dimensions": collection(feature("Polygon", [[[*xy, 7.5] for xy in SQUARE]])),
