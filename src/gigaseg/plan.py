@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gigaseg.config import Config, Preset, load_config
-from gigaseg.errors import ConfigError, UserError
+from gigaseg.errors import UserError
 from gigaseg.options import prompt_options, step_options
+from gigaseg.results import check_place
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.sheet import BadRow, Row, read_sheet
 
@@ -100,7 +100,7 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
     from gigaseg.files import digest
 
     config = load_config(content, source)
-    _check_folder(Path(config.results), source)
+    check_place(config.results)
     rows, bad_rows = read_sheet(config.slides, list(config.presets))
     cache = _Cache(Path(config.results) / ".headers.json")
     slides = {row.slide: _plan_slide(row, config, cache) for row in rows}
@@ -114,25 +114,6 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml") -> Plan:
         "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title]),
     }
     return Plan(config, slides, bad_rows, digests)
-
-
-def _check_folder(results: Path, source: str) -> None:
-    """Raise ConfigError when the folder of results is, or lies below, something that is no folder."""
-    nearest = next(path for path in (results, *results.parents, Path()) if path.exists())
-    if not nearest.is_dir():
-        raise ConfigError(
-            f"{source}: results is '{results}', but {nearest} is no folder; expected a folder, new or old"
-        )
-
-
-def check_writable(results: Path) -> None:
-    """Raise ConfigError when nothing can be written into the folder of results."""
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
-    except OSError as error:
-        raise ConfigError(f"results is '{results}', where nothing can be written ({error.strerror})") from error
 
 
 def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:

@@ -7,7 +7,8 @@ from snakemake.utils import validate
 try:
     from gigaseg.errors import UserError
     from gigaseg.export.formats import FORMATS
-    from gigaseg.plan import check_writable, make_plan
+    from gigaseg.plan import make_plan
+    from gigaseg.results import make_ready
 except ModuleNotFoundError as error:
     sys.exit(
         f"gigaseg is not installed in {sys.prefix} ({error}); run: pip install -e ."
@@ -26,7 +27,7 @@ RESULTS = PLAN.config.results
 
 onstart:
     try:
-        check_writable(Path(RESULTS))
+        make_ready(RESULTS)
     except UserError as error:
         sys.exit(f"gigaseg: {error}")
 

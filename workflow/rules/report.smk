@@ -31,7 +31,6 @@ rule overview:
 
 rule aggregate:
     input:
-        sheet=PLAN.config.slides,
         summaries=of_slides("summary.json"),
         measurements=of_slides("measurements.parquet"),
     output:
@@ -50,11 +49,13 @@ rule aggregate:
     resources:
         mem_mb=2000,
     params:
+        # no input: its time says nothing, and what it says of the slides is in the digest
+        sheet=PLAN.config.slides,
         results=subpath(output.cohort, parent=True),
         presets=list(PLAN.config.presets),
         digest=PLAN.digests["aggregate"],
     shell:
-        "gigaseg aggregate --sheet {input.sheet:q} --results {params.results:q} --presets {params.presets:q}"
+        "gigaseg aggregate --sheet {params.sheet:q} --results {params.results:q} --presets {params.presets:q}"
         " --out {output.cohort:q} --table {output.table:q} --pooled {output.pooled:q}"
         " --digest {params.digest} 2> {log:q}"
 
