@@ -1,5 +1,6 @@
 # make demo   run the main job on a generated slide and say where the report is
 # make test   lint, types and all tests
+# make soak   faults by the hour: kills, damaged inputs, a cohort under fire; goes on where it was stopped
 # Both make .venv from requirements.lock when it is missing or stale. Needed: Python >= 3.11, make, a package index.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # many short processes run: without byte code on disk each would compile what it imports
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint soak clean
 
 demo: $(STAMP)
 	gigaseg demo --out demo
@@ -24,6 +25,11 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	pytest -n 2 --dist worksteal
+
+soak: $(STAMP)
+	python benchmarks/kills.py
+	python benchmarks/fuzz.py
+	python benchmarks/soak.py
 
 lint: $(STAMP)
 	ruff check .

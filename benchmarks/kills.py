@@ -65,7 +65,7 @@ def prepare() -> list[StepJob]:
         rows.append(f"{name}\t{name}.tif\t{name}")
     (WORK / "slides.tsv").write_text("\n".join(rows) + "\n")
     (WORK / "mine.yaml").write_text(yaml.safe_dump({"presets": {name: preset for name, (_, preset) in SLIDES.items()}}))
-    return planned_jobs(WORK, ROOT / "Snakefile", "--configfile", "mine.yaml")
+    return planned_jobs(WORK, ROOT / "Snakefile", "--configfile", "mine.yaml", "--cores", "2")
 
 
 def title(job: StepJob) -> str:

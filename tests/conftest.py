@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,23 @@ def faked_clock():
         return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
     return environment
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts small disks in memory; takes the folder and mount's options."""
+    folders = []
+
+    def mount(folder, options):
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", str(folder)], check=True)

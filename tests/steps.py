@@ -15,7 +15,7 @@ TILES = {"tile": 128, "overlap": 32, "tiles_per_shard": 100}
 
 
 def make_jobs(folder, segmenter="watershed"):
-    """Name -> job of a cohort with slide `s`, in the order of the data; none has run."""
+    """Name -> job, of one worker, of a cohort with slide `s`, in the order of the data; none has run."""
     shutil.copy(ROOT / "config.yaml", folder)
     cohort = Cohort(folder)
     if segmenter == "spots":
@@ -29,7 +29,7 @@ def make_jobs(folder, segmenter="watershed"):
     preset = {"segmenter": {"name": segmenter, "device": "cpu"}, "tiles": TILES, "export": ["geojson", "gpkg"]}
     cohort.configure(presets={"nuclei": preset})
     cohort.sheet(("s", "s.tif"), header="slide\tpath")
-    jobs = planned_jobs(folder, ROOT / "Snakefile", "--configfile", "mine.yaml")
+    jobs = planned_jobs(folder, ROOT / "Snakefile", "--configfile", "mine.yaml", "--cores", "1")
     return {job.name: job for job in jobs}
 
 

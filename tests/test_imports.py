@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
 LAYERS = [
-    {"cluster", "errors", "geometry", "gpus", "lease", "processes"},
+    {"cluster", "errors", "geometry", "gpus", "lease", "processes", "results"},
     {"devices"},
     {"columns", "files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gigaseg.config import Config, Preset, load_config
-from gigaseg.errors import ConfigError, UserError
+from gigaseg.errors import UserError
 from gigaseg.incoming import SHEET, Found, find_slides
 from gigaseg.options import prompt_options, step_options
+from gigaseg.results import check_place
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.sheet import BadRow, Row, read_sheet
 
@@ -122,7 +123,7 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml", *, settle
 
     config = load_config(content, source)
     results = Path(config.results)
-    _check_folder(results, source)
+    check_place(results)
     sheet, found = Path(config.slides), None
     if config.slides_dir is not None:
         sheet = results / SHEET
@@ -143,15 +144,6 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml", *, settle
         "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title]),
     }
     return Plan(config, sheet, slides, bad_rows, digests, found)
-
-
-def _check_folder(results: Path, source: str) -> None:
-    """Raise ConfigError when the folder of results is, or lies below, something that is no folder."""
-    nearest = next(path for path in (results, *results.parents, Path()) if path.exists())
-    if not nearest.is_dir():
-        raise ConfigError(
-            f"{source}: results is '{results}', but {nearest} is no folder; expected a folder, new or old"
-        )
 
 
 def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:

@@ -20,6 +20,7 @@ from gigaseg.config import load_config
 from gigaseg.errors import ConfigError, UserError
 from gigaseg.lease import Held, Holder, take
 from gigaseg.plan import Plan, make_plan
+from gigaseg.results import check_place, mend_times
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +107,12 @@ def end(plan: Plan, workflow: Any) -> None:
 
 
 def _hold(results: Path) -> None:
+    check_place(results)
     try:
         _, dead = take(results)
     except OSError as error:
         raise ConfigError(f"results is '{results}', where nothing can be written ({error.strerror})") from error
+    mend_times(results)
     if dead is not None:
         _say(f"{dead} held this results folder and died; going on from what it finished")
         _unlock(dead)

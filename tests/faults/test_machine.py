@@ -15,26 +15,6 @@ from gigaseg.files import read_failure, scratch
 from gigaseg.testing.kills import leftovers
 
 
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts small disks in memory; takes the folder and mount's options."""
-    folders = []
-
-    def mount(folder, options):
-        folder.mkdir(exist_ok=True)
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-        folders.append(folder)
-        return folder
-
-    yield mount
-    for folder in folders:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def moved(job, folder):
     """The job with its outputs in another folder, its run record excepted."""
     places = {str(path): f"{folder}/{path.name}" for path in job.outputs if path.parent.name != "run"}

@@ -85,10 +85,10 @@ def planned_jobs(folder: Path, snakefile: Path, *arguments: str) -> list[StepJob
     ----------
     folder : working directory, with config.yaml.
     snakefile : the workflow.
-    arguments : more of Snakemake's, ``--configfile`` for one.
+    arguments : more of Snakemake's; with ``--cores 1`` every step has one worker.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--dry-run", "--printshellcmds"]
-    command += ["--forceall", "--nocolor", "--cores", "2", *arguments]
+    command += ["--forceall", "--nocolor", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     found = _JOB.findall(done.stdout + done.stderr)
     if done.returncode or not found:
