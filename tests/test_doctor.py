@@ -10,8 +10,10 @@ import pytest
 import tifffile
 import yaml
 
+from gigaseg.ahead import ahead
 from gigaseg.cli import main
 from gigaseg.lease import take
+from gigaseg.plan import make_plan
 
 LEVELS = {"ok", "note", "WRONG"}
 
@@ -95,9 +97,15 @@ def test_a_results_folder_where_nothing_can_be_written_is_told(folder, capsys):
     (folder / "results").write_text("a file")
     code, lines, _ = doctor(capsys)
     assert code == 2
-    ((level, text),) = of(lines, "results")
-    assert level == "WRONG"
-    assert text.startswith("results: nothing can be written in results")
+    assert lines[-1] == ("WRONG", "config", "results is 'results', but results is a file; expected a folder")
+
+
+def test_results_on_a_disk_that_cannot_be_written_are_told(folder, capsys, mounted, monkeypatch):
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    mounted(folder / "results", "ro")
+    code, lines, _ = doctor(capsys)
+    assert code == 2
+    assert of(lines, "results") == [("WRONG", "results: nothing can be written in results (Read-only file system)")]
 
 
 def test_a_run_at_work_is_told(folder, capsys):
@@ -110,18 +118,17 @@ def test_a_run_at_work_is_told(folder, capsys):
     assert "is or was at work in it" in text
 
 
-def test_a_disk_that_is_too_small_for_what_is_ahead_is_told(folder, capsys):
-    (folder / "results").mkdir()
-    mount = ["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "results"]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk can be mounted by root only")
-    try:
-        code, lines, _ = doctor(capsys)
-    finally:
-        subprocess.run(["/bin/umount", "results"], check=True)
+def test_a_disk_that_is_too_small_for_what_is_ahead_is_told(folder, capsys, mounted, monkeypatch):
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    mounted(folder / "results", "size=1m")
+    run = folder / "results" / "s" / "run"
+    run.mkdir(parents=True)
+    grid = {"digest": make_plan({"presets": {"nuclei": {}}}).slides["s"].digests["grid"], "tiles": 12}
+    (run / "grid.json").write_text(json.dumps(grid))
+    code, lines, _ = doctor(capsys)
     ((level, text),) = of(lines, "disk")
     assert (code, level) == (2, "WRONG"), lines
-    assert "what is ahead takes up to" in text
+    assert "what is ahead takes 0.01 GB" in text
 
 
 def test_a_folder_of_slides_stands_for_the_sheet(folder, capsys):
@@ -143,23 +150,22 @@ def test_a_scheduler_that_does_not_answer_is_told(folder, capsys):
 
 def test_what_is_done_is_not_ahead_and_gives_the_hours(folder):
     """From run records: a shard that took 20 s for its 4 tiles leaves 2 tiles of 5 s."""
-    from gigaseg.ahead import ahead
-    from gigaseg.plan import make_plan
-
     config = {"presets": {"nuclei": {"tiles": {"tiles_per_shard": 4}}}}
     plan = make_plan(config)
-    assert ahead(plan).startswith("1 of 1 slides are ahead: up to 12 tiles, 0.48 GPU minutes of segment (as measured")
+    assert ahead(plan).startswith("1 of 1 slides are ahead: up to 12 tiles, 0.48 CPU minutes of segment (as measured")
     slide = plan.slides["s"]
     run = folder / "results" / "s" / "run"
     run.mkdir(parents=True)
     (run / "grid.json").write_text(json.dumps({"digest": slide.digests["grid"], "tiles": 6}))
-    record = {"digest": slide.digests["segment"], "tiles": 4, "tiles_made": 4, "seconds": 20.0}
+    record = {"digest": slide.digests["segment"], "tiles": 4, "tiles_made": 4, "seconds": 20.0, "device": "cpu"}
     (run / "segment-000.json").write_text(json.dumps(record))
     assert ahead(make_plan(config)) == (
-        "1 of 1 slides are ahead: 2 tiles, 0.17 GPU minutes of segment (by 1 shards done)"
+        "1 of 1 slides are ahead: 2 tiles, 0.17 CPU minutes of segment (by 1 shards done)"
     )
     (run / "segment-000.json").write_text(json.dumps({**record, "digest": "another"}))
     assert ": 6 tiles" in ahead(make_plan(config))
+    (run / "segment-000.json").write_text(json.dumps({**record, "device": "cuda:0"}))
+    assert "GPU minutes" in ahead(make_plan(config))
     for step in ("measure", "overview"):
         (run / f"{step}.json").write_text(json.dumps({"digest": slide.digests[step]}))
     assert ahead(make_plan(config)) == "0 of 1 slides are ahead"

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -104,11 +103,56 @@ def test_a_held_folder_is_touched(tmp_path, monkeypatch):
     held.release()
 
 
-def test_a_lease_that_a_full_disk_cut_short_is_no_ones(tmp_path):
+def test_a_lease_that_a_full_disk_cut_short_is_followed_when_nothing_touches_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "PATIENCE", 0.5)
+    monkeypatch.setattr(lease, "BEAT", 0.1)
     (tmp_path / FILE).write_text('{"host": "a')
     held, before = take(tmp_path)
-    assert before is None
+    assert before == lease.UNKNOWN
     held.release()
+
+
+def test_a_run_that_stood_still_until_another_took_its_folder_ends(tmp_path):
+    code = (
+        "import signal, sys, time; from gigaseg import lease; lease.BEAT = 0.1\n"
+        "lease.take(sys.argv[1]); print('held', flush=True)\n"
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    process.send_signal(signal.SIGSTOP)
+    foreign(tmp_path)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert "another run took this results folder while this one stood still" in said
+    assert read_holder(tmp_path / FILE).host == "elsewhere", "the other's lease is left alone"
+
+
+def test_who_dies_while_it_follows_a_dead_one_is_followed_in_turn(tmp_path):
+    dead = replace(Holder.this(), born=1, key="first")
+    (tmp_path / FILE).write_text(json.dumps(dead.__dict__))
+    (tmp_path / f"{FILE}.after-first").write_text(json.dumps(replace(dead, key="second").__dict__))
+    held, before = take(tmp_path)
+    assert before == dead
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    held.release()
+
+
+def test_a_file_system_without_hard_links_serves_as_well(tmp_path, monkeypatch):
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lease.os, "link", link)
+    (tmp_path / FILE).write_text(json.dumps(replace(Holder.this(), born=1).__dict__))
+    held, before = take(tmp_path)
+    assert before.born == 1
+    with pytest.raises(Held):
+        take(tmp_path)
+    held.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_many_that_follow_a_dead_one_at_the_same_time_one_gets_the_folder(tmp_path):
@@ -127,4 +171,4 @@ def test_of_many_that_follow_a_dead_one_at_the_same_time_one_gets_the_folder(tmp
     for process in several:
         process.communicate("")
     assert said == ["first", *["second"] * 5]
-    assert read_holder(Path(tmp_path, FILE)) is None, "it let go when it ended"
+    assert [path.name for path in tmp_path.iterdir()] == ["go"], "it let go when it ended"

@@ -24,6 +24,7 @@ class _Preset:
     seconds: float = 0.0
     done: int = 0
     shards: int = 0
+    on_gpu: bool = False
 
     def hours(self, segmenter: str) -> float | None:
         """Hours of segment jobs that are ahead; None where nothing tells."""
@@ -32,7 +33,7 @@ class _Preset:
 
 
 def ahead(plan: Plan) -> str:
-    """One line: how many slides and tiles are ahead, and how many hours of `segment`, a GPU or a CPU each.
+    """One line: how many slides and tiles are ahead, and how many hours of `segment` on a GPU, or without one.
 
     Tiles are counted where a slide's grid is made, and else estimated from the size of the slide and the share that
     the other slides keep. Hours come from the seconds a tile that the jobs done so far took with the same
@@ -47,6 +48,7 @@ def ahead(plan: Plan) -> str:
         known.seconds += sum(job["seconds"] for job in jobs)
         known.done += sum(job["tiles_made"] for job in jobs)
         known.shards += len(jobs)
+        known.on_gpu |= any(str(job.get("device")) != "cpu" for job in jobs)
         known.tiles += todo.get(name, 0)
     waiting = f", {len(plan.found.waiting)} still being copied" if plan.found and plan.found.waiting else ""
     said = f"{len(todo)} of {len(plan.slides)} slides are ahead{waiting}"
@@ -76,16 +78,17 @@ def _hours(plan: Plan, presets: dict[str, _Preset]) -> str:
     without = [name for name, value in hours.items() if value is None]
     total = sum(value for value in hours.values() if value is not None)
     shards = sum(known.shards for known in found.values())
-    source = f"by {shards} shards done" if shards else "as measured on one core of a CPU; a GPU takes less"
+    source = f"by {shards} shards done" if shards else "as measured on one core; a GPU takes less"
+    on_gpu = any(known.on_gpu for known in found.values())
     if len(without) == len(found):
         return "hours are known once a shard is done"
     rest = f"; not known for preset {', '.join(without)}" if without else ""
-    return f"{_time(total)} of segment ({source}{rest})"
+    return f"{_time(total, 'GPU' if on_gpu else 'CPU')} of segment ({source}{rest})"
 
 
-def _time(hours: float) -> str:
+def _time(hours: float, what: str) -> str:
     minutes = 60 * hours
-    return f"{minutes:.2g} GPU minutes" if minutes < 60 else f"{hours:,.1f} GPU hours"
+    return f"{minutes:.2g} {what} minutes" if minutes < 60 else f"{hours:,.1f} {what} hours"
 
 
 class _Records:
@@ -101,7 +104,7 @@ class _Records:
     def kept(self, slide: SlidePlan) -> int | None:
         """Number of kept tiles; None where the grid is still to be made."""
         record = self._current(slide, "grid", "grid")
-        return None if record is None else int(record.get("tiles", 0))
+        return None if record is None or "tiles" not in record else int(record["tiles"])
 
     def segmented(self, slide: SlidePlan) -> list[dict[str, Any]]:
         """Records of the shards that are segmented."""

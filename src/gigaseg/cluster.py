@@ -9,7 +9,6 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from gigaseg.errors import one_line
 
@@ -23,33 +22,17 @@ _REMINDER = 60.0
 """Seconds between two lines that say what is waited for."""
 
 
-def wait_for_earlier_jobs(workflow: Any) -> None:
-    """Let a run of `workflow` begin when the jobs that an earlier one left in the same working directory have ended.
+def wait_for_earlier_jobs(directory: Path, *, must_know: bool) -> None:
+    """Wait until the jobs that an earlier run left in a working directory have ended.
 
     A run that was killed leaves its jobs on the cluster. What they finish counts as done, but those still there when
-    Snakemake looks at the files would be submitted a second time, and two jobs would write the same files. Dry runs,
-    reports and the like do not wait, nor does Snakemake inside a job.
+    Snakemake looks at the files would be submitted a second time, and two jobs would write the same files.
 
     Parameters
     ----------
-    workflow : Snakemake's, as rule files see it.
+    directory : the working directory of the run.
+    must_know : whether it is an error (WorkflowError) that the queue cannot be asked.
     """
-    if not workflow.is_main_process:
-        return
-    execute = workflow.execute
-
-    def execute_later(*args: Any, **kwargs: Any) -> Any:
-        executor = kwargs["executor_plugin"]
-        if not (executor.common_settings.dryrun_exec or executor.common_settings.touch_exec):
-            _wait(Path(workflow.workdir_init), must_know=executor.name == "slurm")
-        return execute(*args, **kwargs)
-
-    # Snakemake's own hook (onstart) comes when it has already decided what to run
-    workflow.execute = execute_later
-
-
-def _wait(directory: Path, must_know: bool) -> None:
-    """Wait for the jobs of earlier runs in a directory; `must_know`: an error where there is no telling."""
     from snakemake.exceptions import WorkflowError
     from snakemake.logging import logger
 

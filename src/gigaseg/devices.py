@@ -23,21 +23,31 @@ def choose_device(wanted: str) -> str:
     DeviceError
         Another word, or a GPU that is not there; the message says what is.
     """
+    number = check_device(wanted)
+    if wanted in ("auto", "cuda") and number:
+        return f"cuda:{take_gpu([_uuid(index) for index in range(number)])}"
+    return "cpu" if wanted == "auto" else f"cuda:{int(wanted.partition(':')[2])}" if number else wanted
+
+
+def check_device(wanted: str) -> int:
+    """The number of GPUs of this machine (0 for "cpu"), one of which may be `wanted`; takes none.
+
+    Raises
+    ------
+    DeviceError
+        As `choose_device`.
+    """
     word = _WORD.fullmatch(wanted)
     if wanted == "cpu":
-        return wanted
+        return 0
     import torch
 
     number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto" and not number:
-        return "cpu"
-    if wanted in ("auto", "cuda") and number:
-        return f"cuda:{take_gpu([_uuid(index) for index in range(number)])}"
-    if word is None or int(word[1] or 0) >= number:
+    if wanted != "auto" and (word is None or int(word[1] or 0) >= number):
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(number))])
         why = "" if number else "; no GPU is seen" if torch.version.cuda or torch.version.hip else "; torch is for CPUs"
         raise DeviceError(f"device is '{wanted}', accepted on this machine: auto, {there}{why}")
-    return f"cuda:{int(word[1])}"
+    return number
 
 
 def _uuid(number: int) -> str:

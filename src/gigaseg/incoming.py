@@ -5,20 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gigaseg.errors import ConfigError, one_line
 from gigaseg.files import atomic, write_json
 from gigaseg.sheet import MAX_NAME, Row, accepts_name
-from gigaseg.slides.fingerprint import companions, last_change
-
-log = logging.getLogger(__name__)
+from gigaseg.slides.fingerprint import companions, fingerprint, last_change
 
 SUFFIXES = frozenset(
     {
@@ -43,16 +39,16 @@ class Found:
     ----------
     rows : those that are complete, sorted by path.
     waiting : names of those that changed too recently: they may still be copied.
-    names : name of every slide that was ever found, by its path.
+    names : path -> name of every slide that was ever found, and the fingerprint it was last taken with.
     """
 
     rows: list[Row]
     waiting: list[str]
-    names: dict[str, str]
+    names: dict[str, tuple[str, str]]
 
     def save(self, results: Path) -> None:
         """Write the names and the sample sheet into the results folder."""
-        write_json(results / NAMES, self.names)
+        write_json(results / NAMES, {path: list(known) for path, known in self.names.items()})
         text = io.StringIO()
         writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
         writer.writerow(["slide", "path", "preset"])
@@ -62,7 +58,7 @@ class Found:
 
 
 def find_slides(folder: Path, results: Path, settle_minutes: float, preset: str) -> Found:
-    """The slides of a folder and its sub-folders.
+    """The slides of a folder and its sub-folders (those that are links are not entered).
 
     A slide is called by its file's name without the ending, a DICOM slide by its folder's; what a name may not hold
     becomes "_", and a name that is taken gets a number. Once found a slide keeps its name. Hidden files and those
@@ -72,65 +68,77 @@ def find_slides(folder: Path, results: Path, settle_minutes: float, preset: str)
     ----------
     folder : where to look.
     results : the results folder, which has the names of slides found before.
-    settle_minutes : how long nothing of a slide may have changed.
+    settle_minutes : how long nothing of a slide may have changed; one that was taken before as it is does not wait.
     preset : of all of them.
 
     Raises
     ------
     ConfigError
-        There is no such folder, or no slide in it (nothing is mounted there?).
+        There is no such folder, it cannot be read, or no slide is in it (nothing is mounted there?).
     """
     if not folder.is_dir():
         raise ConfigError(f"slides_dir is '{folder}', no such folder")
-    paths = list(_slides(folder.resolve()))
+    try:
+        paths = _slides(folder.resolve())
+    except OSError as error:  # half a folder would be half a cohort
+        raise ConfigError(f"slides_dir is '{folder}', which cannot be read ({one_line(error)})") from error
     if not paths:
         raise ConfigError(f"slides_dir is '{folder}', where no slide is (not mounted?); accepted: a folder with slides")
     names = _known(results)
-    taken = {name.lower() for name in names.values()}
+    taken = {name.lower() for name, _ in names.values()}
     rows: list[Row] = []
     waiting: list[str] = []
     for path in paths:
-        if str(path) not in names:
-            names[str(path)] = _name(path, taken)
-            taken.add(names[str(path)].lower())
+        shown = _shown(path)
+        name, before = names.get(shown) or (_name(path, taken), "")
+        taken.add(name.lower())
+        now = fingerprint(path)
         # a time ahead of the clock by more than that is a wrong clock, not a copy under way
-        if abs(time.time() - last_change(path)) < settle_minutes * 60:
-            waiting.append(names[str(path)])
+        if now != before and abs(time.time() - last_change(path)) < settle_minutes * 60:
+            waiting.append(name)
+            names[shown] = (name, before)
         else:
-            rows.append(Row(len(rows) + 2, names[str(path)], path, preset))
+            rows.append(Row(len(rows) + 2, name, Path(shown), preset))
+            names[shown] = (name, now)
     return Found(rows, waiting, names)
 
 
-def _slides(folder: Path) -> Iterator[Path]:
+def _slides(folder: Path) -> list[Path]:
     """Files that are slides, sorted."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(place, name) for name in files if not name.startswith(".")]
     slides = sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
     belongs: set[Path] = set()
     for path in slides:
         if path not in belongs:
-            belongs.update(companions(path))
-    for path in slides:
-        if path not in belongs:
-            if any(character in str(path) for character in "\t\r\n") or not str(path).isprintable():
-                log.warning("%r is left out: its path holds characters that a table cannot", str(path))
-            else:
-                yield path
+            # of a Hamamatsu slide all files that begin like it count, and some may be other slides
+            parts = {".jpg"} if path.suffix.lower() in (".vms", ".vmu") else SUFFIXES
+            belongs.update(other for other in companions(path) if other.suffix.lower() in parts)
+    return [path for path in slides if path not in belongs]
 
 
-def _known(results: Path) -> dict[str, str]:
+def _shown(path: Path) -> str:
+    """A path as a line of the sheet can hold it; one that it cannot is written with escapes and found missing."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    fits = {c: c != "\t" and len(f"a{c}b".splitlines()) == 1 for c in set(text)}
+    return "".join(c if fits[c] else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _known(results: Path) -> dict[str, tuple[str, str]]:
     try:
         known = json.loads((results / NAMES).read_text(encoding="utf-8"))
+        return {str(path): (str(name), str(taken)) for path, (name, taken) in known.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         # without it slides would change their names, and finished ones run again
         raise ConfigError(f"{results / NAMES}: cannot be read ({one_line(error)}); mend it or remove it") from error
-    if not isinstance(known, Mapping):
-        raise ConfigError(f"{results / NAMES}: holds no names; mend it or remove it")
-    return {str(path): str(name) for path, name in known.items()}
 
 
 def _name(path: Path, taken: set[str]) -> str:

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import secrets
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -59,20 +60,33 @@ class Holder:
         """The one of the process that asks."""
         process = os.getpid()
         now = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
-        return cls(platform.node(), process, _kernel(), _born(process), now, str(Path.cwd()), secrets.token_hex(8))
+        return cls(platform.node(), process, _kernel(), _born(process) or 0, now, str(Path.cwd()), secrets.token_hex(8))
 
     @property
     def is_here(self) -> bool:
-        """Whether this process can ask the kernel about it."""
+        """Whether it runs, or ran, under the kernel of this process, which can be asked about it."""
         return self.kernel != "" and self.kernel == _kernel()
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it runs; only for one that is here."""
-        return _born(self.process) == self.born
+    def is_alive(self) -> bool | None:
+        """Whether it runs, for one that is here; None where the kernel does not tell of other users' processes."""
+        born = _born(self.process)
+        if born is not None:
+            return born == self.born
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass
+        return None
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
+
+
+UNKNOWN = Holder("an unknown machine", 0, "", 0, "an unknown time", "", "unknown")
+"""The holder of a lease that cannot be read."""
 
 
 class Held(Exception):
@@ -103,13 +117,19 @@ class Lease:
         atexit.unregister(self.release)
         if not self._ended.is_set():
             self._ended.set()
-            if read_holder(self._path) == self._holder:
-                self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                if read_holder(self._path) == self._holder:
+                    self._path.unlink()
 
     def _touch(self) -> None:
         while not self._ended.wait(BEAT):
             with suppress(OSError):  # a file server that is away for a while
-                os.utime(self._path)
+                if read_holder(self._path) == self._holder:
+                    os.utime(self._path)
+                else:
+                    self._ended.set()
+                    log.error("another run took this results folder while this one stood still: ending")
+                    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def take(folder: str | Path) -> tuple[Lease, Holder | None]:
@@ -124,38 +144,66 @@ def take(folder: str | Path) -> tuple[Lease, Holder | None]:
     Held
         Another run is at work there.
     OSError
-        The folder cannot be made or written.
+        The folder cannot be made, read or written.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    holder, before = Holder.this(), None
+    holder = Holder.this()
     own = place / f"{FILE}.{holder.key}"
-    own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     try:
-        while not _linked(own, place / FILE):
-            found = read_holder(place / FILE)
-            if found is not None and _lives(place / FILE, found):
-                raise Held(found)
-            if _removed(place / FILE, found, own):
-                before = found
+        own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+        before = _acquire(place / FILE, own)
     finally:
         own.unlink(missing_ok=True)
+    for left in place.glob(f"{FILE}.*"):
+        dead = read_holder(left)
+        if dead is not None and dead.is_here and dead.is_alive is False:
+            left.unlink(missing_ok=True)
     return Lease(place, holder), before
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Who holds a lease; None where there is none, or what is there was cut short by a full disk."""
+    """Who holds a lease; None where there is none, `UNKNOWN` where what is there was cut short by a full disk."""
     try:
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         return None
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return UNKNOWN
+
+
+def _acquire(path: Path, own: Path) -> Holder | None:
+    """Make `path` a copy of `own` when no living holder has it; returns the dead one that had it, if any did.
+
+    To follow a dead holder one must first acquire the right to, a file of its name, so that only one does; the file
+    of the dead is replaced and never missing.
+    """
+    while not _linked(own, path):
+        found = read_holder(path)
+        if found is None:
+            continue
+        if _lives(path, found):
+            raise Held(found)
+        right = path.with_name(f"{FILE}.after-{found.key}")
+        _acquire(right, own)
+        try:
+            if read_holder(path) == found:
+                copy = own.with_name(own.name + ".copy")
+                copy.write_bytes(own.read_bytes())
+                copy.replace(path)
+                return found
+        finally:
+            right.unlink()
+    return None
 
 
 def _linked(own: Path, path: Path) -> bool:
     try:
         os.link(own, path)
     except FileExistsError:
-        return False
+        return own.stat().st_nlink > 1 and path.samefile(own)  # a file server's answer may have been lost
     except OSError:  # no hard links there (some FUSE file systems): made anew instead, which is as exclusive
         try:
             with path.open("x", encoding="utf-8") as stream:
@@ -165,23 +213,8 @@ def _linked(own: Path, path: Path) -> bool:
     return True
 
 
-def _removed(path: Path, dead: Holder | None, own: Path) -> bool:
-    """Remove a dead holder's lease; False when somebody else was faster and the lease is another's by now."""
-    aside = own.with_name(own.name + ".dead")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return False
-    found = read_holder(aside)
-    if found != dead:
-        with suppress(OSError):
-            os.link(aside, path)
-    aside.unlink()
-    return found == dead
-
-
 def _lives(path: Path, holder: Holder) -> bool:
-    if holder.is_here:
+    if holder.is_here and holder.is_alive is not None:
         return holder.is_alive
     log.warning("%s held this folder last; watching for %g s whether it lives", holder, PATIENCE)
     first, end = _touched(path), time.monotonic() + PATIENCE
@@ -211,10 +244,11 @@ def _kernel() -> str:
         return ""
 
 
-def _born(process: int) -> int:
+def _born(process: int) -> int | None:
+    """When a process began, in ticks since the system did; -1 for one that has ended; None where it is not told."""
     try:
         # the name of the program, in brackets, may hold anything
         rest = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return -1
+        return None
     return -1 if rest[0] in (b"Z", b"X") else int(rest[19])

@@ -1,18 +1,17 @@
-"""A run of the workflow: it holds the results folder, clears up after one that was killed, and says what is ahead.
+"""A run of the workflow: it holds the results folder, clears up after one that was killed, and tells of the night.
 
-Called by the Snakefile when it is parsed, in the main process and in every job of a cluster; only the former does more
-than plan.
+`start` is called by the Snakefile when it is parsed, in the main process and in every job on a cluster; only the former
+does more than plan. `end` is called when a run has ended.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gigaseg.ahead import ahead
 from gigaseg.cluster import wait_for_earlier_jobs
@@ -20,9 +19,8 @@ from gigaseg.config import load_config
 from gigaseg.errors import ConfigError, UserError
 from gigaseg.lease import Held, Holder, take
 from gigaseg.plan import Plan, make_plan
+from gigaseg.report.runs import STEPS
 from gigaseg.results import check_place, mend_times
-
-log = logging.getLogger(__name__)
 
 BUSY = 75
 """Exit code when another run is at work in the results folder (EX_TEMPFAIL of sysexits.h: try again later)."""
@@ -30,46 +28,36 @@ BUSY = 75
 MISTAKE = 2
 """Exit code for a mistake in the configuration, the sheet or the results folder: nothing was run."""
 
-_LOOKS_ONLY = (
-    "dryrun", "unlock", "lint", "report", "dag", "rulegraph", "filegraph", "d3dag", "summary", "detailed_summary",
-    "list_rules", "list_target_rules", "list_changes", "list_untracked", "list_conda_envs", "archive", "containerize",
-    "print_compilation", "cleanup_metadata", "conda_create_envs_only", "conda_cleanup_envs", "generate_unit_tests",
-    "unneeded_temp_files", "export_cwl", "delete_all_output", "delete_temp_output", "cleanup_shadow", "touch",
-)  # fmt: skip
-"""Options with which Snakemake runs no job."""
-
 
 def start(content: Mapping[str, Any], workflow: Any) -> Plan:
-    """Plan the cohort; in the main process of a run hold its results folder first, until the process ends.
+    """Plan the cohort; before the first job of a run, hold its results folder until the process ends.
 
-    Prints what is ahead. On a mistake of the user, or when another run is at work there, it prints a line a mistake
-    and ends the process with `MISTAKE` or `BUSY`.
+    A run says what is ahead, and so does a dry run, which holds nothing. On a mistake of the user, or when another run
+    is at work in the folder, a line a mistake is printed and the process ends with `MISTAKE` or `BUSY`.
 
     Parameters
     ----------
     content : the configuration.
-    workflow : Snakemake's, which knows whether this is the process that the user started, or a job of it on a cluster.
+    workflow : Snakemake's, as rule files see it.
     """
+    main = workflow.is_main_process
     try:
-        if not workflow.is_main_process:
-            return make_plan(content, "config", settled=True)
-        runs, shows = _asks_for(sys.argv)
-        results = Path(load_config(content, "config").results)
-        if runs:
-            _hold(results)
-        plan = make_plan(content, "config")
-        if runs and plan.found is not None:
-            plan.found.save(results)
-        if runs or shows:
-            _say(ahead(plan))
-    except Held as held:
-        _say(f"{held.holder} is at work in this results folder: nothing was started")
-        sys.exit(BUSY)
+        check_place(load_config(content, "config").results)
+        plan = make_plan(content, "config", settled=not main)
     except UserError as error:
-        for line in str(error).splitlines():
-            _say(line)
-        sys.exit(MISTAKE)
-    wait_for_earlier_jobs(workflow)
+        _stop(error)
+    if main:
+        execute = workflow.execute
+
+        def execute_held(*args: Any, **kwargs: Any) -> Any:
+            executor = kwargs["executor_plugin"]
+            if not executor.common_settings.dryrun_exec:
+                _begin(plan, Path(workflow.workdir_init), must_know=executor.name == "slurm")
+            _say(ahead(plan))
+            return execute(*args, **kwargs)
+
+        # called for runs and dry runs alone; Snakemake's own hook (onstart) comes when it has decided what to run
+        workflow.execute = execute_held
     return plan
 
 
@@ -85,47 +73,60 @@ def end(plan: Plan, workflow: Any) -> None:
         return
     from gigaseg.report.night import Expected, last_line, night
 
-    results = Path(plan.config.results)
-    broken: dict[str, tuple[str, Path | None]] = {}
+    slides: dict[str, tuple[str, Path | None]] = {}
     message = ""
-    for job in (one for failed in workflow.scheduler.failed for one in getattr(failed, "jobs", [failed])):
-        name, path = job.rule.name, next((Path(str(path)) for path in job.log), None)
-        slide = dict(job.wildcards_dict or {}).get("slide")
+    for step, slide, log in _broken(workflow):
         if slide is not None:
-            broken[slide] = (name, path)
-        elif name != "gate":
-            message = f"{name} broke: {last_line(path)}"
-    page = night(
-        results,
-        [Expected(name, slide.digests["inspect"], slide.digests["measure"]) for name, slide in plan.slides.items()],
-        bad_rows=[(row.slide, row.reason) for row in plan.bad_rows],
-        waiting=plan.found.waiting if plan.found else (),
-        broken=broken,
-        message=message,
-    )
-    _say(f"report of this run: {page}")
+            slides.setdefault(slide, (step, log))
+        elif not message and step != "gate":
+            message = f"{step} broke: {last_line(log)}"
+    try:
+        page = night(
+            Path(plan.config.results),
+            [Expected(name, slide.digests["inspect"], slide.digests["measure"]) for name, slide in plan.slides.items()],
+            bad_rows=[(row.slide, row.reason) for row in plan.bad_rows],
+            waiting=plan.found.waiting if plan.found else (),
+            broken=slides,
+            message=message,
+        )
+    except OSError as error:  # the run itself has ended well or told why not
+        _say(f"the report of this run cannot be written: {error}")
+    else:
+        _say(f"report of this run: {page}")
 
 
-def _hold(results: Path) -> None:
-    check_place(results)
+def _broken(workflow: Any) -> Iterator[tuple[str, str | None, Path | None]]:
+    """Step, slide and log of jobs that broke, the earlier steps first; of a group those that made no output."""
+    jobs = [job for failed in workflow.scheduler.failed for job in getattr(failed, "jobs", [failed])]
+    order = {name: place for place, name in enumerate(STEPS)}
+    for job in sorted(jobs, key=lambda job: order.get(job.rule.name, len(order))):
+        if not job.output or not all(Path(str(path)).exists() for path in job.output):
+            log = next((Path(str(path)) for path in job.log), None)
+            yield job.rule.name, dict(job.wildcards_dict or {}).get("slide"), log
+
+
+def _begin(plan: Plan, directory: Path, must_know: bool) -> None:
+    """Hold the results folder, when all that an earlier run left there or on the cluster has ended."""
+    results = Path(plan.config.results)
     try:
         _, dead = take(results)
+    except Held as held:
+        _say(f"{held.holder} is at work in this results folder: nothing was started")
+        sys.exit(BUSY)
     except OSError as error:
-        raise ConfigError(f"results is '{results}', where nothing can be written ({error.strerror})") from error
-    mend_times(results)
+        _stop(ConfigError(f"results is '{results}', where nothing can be written ({error.strerror})"))
     if dead is not None:
         _say(f"{dead} held this results folder and died; going on from what it finished")
-        _unlock(dead)
-        _wait_for_jobs(dead)
+        if dead.directory == str(directory):
+            shutil.rmtree(directory / ".snakemake" / "locks", ignore_errors=True)
+        _wait_for_jobs(dead, f"{plan.config.results}/")
+    wait_for_earlier_jobs(directory, must_know=must_know)
+    mend_times(results)
+    if plan.found is not None:
+        plan.found.save(results)
 
 
-def _unlock(dead: Holder) -> None:
-    """Remove the locks that a dead run of Snakemake left in this working directory."""
-    if dead.directory == str(Path.cwd()):
-        shutil.rmtree(Path(".snakemake", "locks"), ignore_errors=True)
-
-
-def _wait_for_jobs(dead: Holder) -> None:
+def _wait_for_jobs(dead: Holder, results: str) -> None:
     """Wait for steps that a dead run left on this machine: done twice at a time they would be in each other's way."""
     import psutil
 
@@ -134,7 +135,7 @@ def _wait_for_jobs(dead: Holder) -> None:
         left = [
             process.pid
             for process in psutil.process_iter(["cmdline", "cwd"])
-            if process.info["cwd"] == dead.directory and "--run-record" in (process.info["cmdline"] or [])
+            if process.info["cwd"] == dead.directory and _is_step(process.info["cmdline"] or [], results)
         ]
         if not left:
             return
@@ -144,14 +145,17 @@ def _wait_for_jobs(dead: Holder) -> None:
         time.sleep(1)
 
 
-def _asks_for(argv: Sequence[str]) -> tuple[bool, bool]:
-    """Whether the command line of Snakemake asks for jobs to be run; and for them to be shown alone."""
-    if "snakemake" not in (Path(argv[0]).name, Path(argv[0]).parent.name):
-        return True, False  # called from Python
-    from snakemake.cli import parse_args
+def _is_step(command: list[str], results: str) -> bool:
+    """Whether a command line is a step of gigaseg that works on a results folder."""
+    return any(Path(word).name == "gigaseg" for word in command[:3]) and any(
+        word.startswith(results) for word in command
+    )
 
-    _, options = parse_args(list(argv[1:]))
-    return not any(getattr(options, name, None) for name in _LOOKS_ONLY), bool(options.dryrun)
+
+def _stop(error: UserError) -> NoReturn:
+    for line in str(error).splitlines():
+        _say(line)
+    sys.exit(MISTAKE)
 
 
 def _say(line: str) -> None:

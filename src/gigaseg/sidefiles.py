@@ -154,9 +154,8 @@ def _read(path: Path) -> Any:
     try:
         array = _array_of_features(path)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of odd geometries, which are repaired below or refused, and odd properties
+            # of odd geometries, which are repaired below or refused, and odd properties
+            warnings.simplefilter("ignore")
             if path.suffix == ".parquet":
                 frame = geopandas.read_parquet(path)
             elif array is not None:

@@ -23,7 +23,7 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from gigaseg.export.measured import MeasuredInstances
-from gigaseg.files import atomic
+from gigaseg.files import atomic, scratch
 
 LAYER = "instances"
 _EPOCH = "1970-01-01T00:00:00.000Z"
@@ -55,8 +55,9 @@ def write_gpkg(found: MeasuredInstances, path: Path) -> None:
     )
     crs = found.info.crs if _georeferenced(found) else None
     # SQLite locks what it writes, which not every network file system can
-    with tempfile.TemporaryDirectory(prefix="gigaseg-") as local, _fixed_date(), warnings.catch_warnings():
-        written = Path(local) / path.name
+    local = Path(tempfile.gettempdir(), "gigaseg-export")
+    with scratch(local) as folder, _fixed_date(), warnings.catch_warnings():
+        written = folder / path.name
         # that a slide in pixels has no CRS is meant
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:

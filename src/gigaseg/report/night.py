@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,9 +87,12 @@ def night(
     states = {name: State(FAILED, "sheet", reason) for name, reason in bad_rows}
     for slide in expected:
         states[slide.slide] = _state(results, slide, (broken or {}).get(slide.slide))
-    states |= {name: State(WAITING, reason="changed too recently: it may still be copied") for name in waiting}
     folder = results / "nights"
     before, last = _last(folder)
+    for name in waiting:
+        known = before.get(name, State(WAITING))
+        reason = "changed too recently: it may still be copied"
+        states[name] = replace(known, state=WAITING, step="", reason=reason)  # what it was counts for the night after
     target = _free(folder, (today or date.today()).isoformat())
     sections, counts = _compare(states, before)
     text = page(
@@ -119,6 +123,9 @@ def _state(results: Path, slide: Expected, broken: tuple[str, Path | None] | Non
     path = results / slide.slide / "summary.json"
     failure = read_failure(path)
     if failure is not None:
+        # a failure record does not say for which state of the slide it was written; its run record does
+        if _digest_of(results / slide.slide / "run" / "measure.json") != slide.measure:
+            return state(UNFINISHED, reason="its turn did not come; the next run does it")
         return state(FAILED, *failure)
     try:
         summary = read_json(path, SUMMARY_FORMAT)
@@ -130,15 +137,23 @@ def _state(results: Path, slide: Expected, broken: tuple[str, Path | None] | Non
 
 
 def last_line(path: Path | None) -> str:
-    """What a job died of, by its log: the last line of its step, else the last that is no part of a traceback."""
+    """What a job died of, by its log: the last line of its step, else the end of a traceback, else its last line."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path else []
     except OSError:
         lines = []
     own = [line for line in lines if line.startswith("gigaseg ")]
     ends = [line for line in lines if _ERROR.match(line)]
-    told = [*ends[-1:], *own[-1:]]
+    rest = [line for line in lines if line.strip() and " INFO " not in line]
+    told = [*rest[-1:], *ends[-1:], *own[-1:]]
     return one_line(told[-1])[:400] if told else "killed before it could say why (out of memory, or by hand)"
+
+
+def _digest_of(record: Path) -> str | None:
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _last(folder: Path) -> tuple[dict[str, State], str]:
@@ -169,7 +184,7 @@ def _compare(states: Mapping[str, State], before: Mapping[str, State]) -> tuple[
     new = {
         name: state
         for name, state in states.items()
-        if state.state != WAITING and (name not in before or before[name].state == WAITING)
+        if state.state != WAITING and (name not in before or not before[name].inspect)
     }
     failed = {name: state for name, state in states.items() if state.state in (FAILED, BROKEN, UNFINISHED)}
     changed = {

@@ -17,7 +17,8 @@ from gigaseg.tiles.grid import GRID_FORMAT
 
 log = logging.getLogger(__name__)
 
-_ORDER = ("inspect", "grid", "tile", "propose", "prompt", "segment", "stitch", "measure", "export", "overview")
+STEPS = ("inspect", "grid", "tile", "propose", "prompt", "segment", "stitch", "measure", "export", "overview")
+"""Steps of a slide, in the order of the data."""
 
 
 def find_records(folder: Path) -> list[Path]:
@@ -107,7 +108,7 @@ def _grouped(records: list[dict[str, Any]], key: str) -> dict[str, list[dict[str
 
 
 def _place(step: str) -> tuple[int, str]:
-    return (_ORDER.index(step) if step in _ORDER else len(_ORDER), step)
+    return (STEPS.index(step) if step in STEPS else len(STEPS), step)
 
 
 def _step(name: str, records: list[dict[str, Any]]) -> StepCost:

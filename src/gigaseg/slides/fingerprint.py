@@ -43,7 +43,7 @@ def last_change(path: str | Path) -> float:
     target = Path(path)
     try:
         states = [target.stat(), *(companion.stat() for companion in companions(target))]
-    except OSError:
+    except FileNotFoundError:
         return 0.0
     return max(max(state.st_mtime, state.st_ctime) for state in states)
 

@@ -63,14 +63,7 @@ def _tiff(content: bytes, layout: Layout) -> None:
                 layout.lengths.append((tag.offset + 4, tif.tiff.tagsize // 2 - 2 if tif.tiff.version == 42 else 8))
                 if not tag.offset <= tag.valueoffset < tag.offset + tif.tiff.tagsize:
                     layout.values.append((tag.valueoffset, tag.valuebytecount))
-                if tag.name in (
-                    "ImageWidth",
-                    "ImageLength",
-                    "TileWidth",
-                    "TileLength",
-                    "TileByteCounts",
-                    "RowsPerStrip",
-                ):
+                if tag.name in _SIZES:
                     layout.lengths.append((tag.valueoffset, tag.valuebytecount // tag.count))
 
 
