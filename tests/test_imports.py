@@ -10,6 +10,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
+FAULTS = ("attempt", "damage", "samples", "trial")
+"""Parts of `testing` that run the command line."""
+
 LAYERS = [
     {"errors", "geometry", "processes"},
     {"devices"},
@@ -31,7 +34,7 @@ LAYERS = [
     {"train"},
     {"plan", "commands"},
     {"cli"},
-    {"__main__"},
+    {"__main__", *(f"testing.{name}" for name in ("faults", *(f"faults.{part}" for part in FAULTS)))},
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 
