@@ -10,6 +10,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "gigaseg"
 
+FAULTS = ("attempt", "damage", "samples", "trial")
+"""Parts of `testing` that run the command line."""
+
 LAYERS = [
     {"cluster", "errors", "geometry", "gpus", "lease", "processes", "results"},
     {"devices"},
@@ -32,7 +35,7 @@ LAYERS = [
     {"incoming"},
     {"plan", "commands", "ahead", "doctor", "session"},
     {"cli"},
-    {"__main__"},
+    {"__main__", *(f"testing.{name}" for name in ("faults", *(f"faults.{part}" for part in FAULTS)))},
 ]
 """Who may import whom: a part imports from itself, its own layer and those above it in this list."""
 

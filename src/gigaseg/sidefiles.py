@@ -161,7 +161,9 @@ def _read(path: Path) -> Any:
             elif array is not None:
                 frame = geopandas.read_file(io.BytesIO(array), on_invalid="fix")
             else:
-                place = f"/vsigzip/{path}" if path.suffix == ".gz" else str(path)
+                # a plain path would be taken for a URL or an archive where it holds ';' or '!'
+                plain = f"/vsisubfile/0,{path}" if _is_json(path) else str(path)
+                place = f"/vsigzip/{path}" if path.suffix == ".gz" else plain
                 frame = geopandas.read_file(place, on_invalid="fix")  # closes rings that are open
     except Exception as error:  # GDAL, pyarrow and geopandas raise many kinds
         if is_machine_fault(error):

@@ -14,7 +14,7 @@ from gigaseg.testing.faults import attempt
 PATHS = [
     'it\'s "quoted" größe µ 細胞.tif',
     "-dash {slide} %s*?[x].tif",
-    "$(touch escaped) `touch escaped`;&|.tif",
+    "$(touch escaped) `touch escaped`;&|!.tif",
 ]
 
 

@@ -330,11 +330,11 @@ FOREIGN = {
     ),
     "huge tile": (
         edited("zarr.json", lambda group: group["attributes"]["gigaseg"]["grid"].update(tile=10**9)),
-        "array image is not uint8",
+        "is missing or wrong",
     ),
     "tile no number": (
         edited("zarr.json", lambda group: group["attributes"]["gigaseg"]["grid"].update(tile="big")),
-        "tile 'big' is missing or wrong",
+        "is missing or wrong",
     ),
     "another dtype": (
         edited("image/zarr.json", lambda array: array.update(data_type="uint16")),

@@ -121,7 +121,7 @@ class Tiling:
         sizes = (found.tile, found.overlap, found.width, found.height)
         if not all(type(size) is int and 0 <= size < _MOST for size in sizes):
             raise ValueError(f"sizes {sizes}")
-        if not (0 < found.tile <= MAX_TILE and found.overlap <= found.tile // 2 and found.width and found.height):
+        if not (0 < found.tile <= MAX_TILE and found.overlap < found.tile and found.width and found.height):
             raise ValueError(f"sizes {sizes}")
         if not all(0 < value < math.inf for value in (*found.scale, *found.pixel_size)):
             raise ValueError(f"scale {found.scale}, pixel_size {found.pixel_size}")
