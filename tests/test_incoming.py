@@ -96,6 +96,42 @@ def test_a_file_from_the_future_is_taken_when_it_is_no_copy_under_way(folder, mo
     assert found(folder, settle=10).waiting == []
 
 
+def test_slides_whose_names_begin_alike_are_all_taken(folder):
+    put(folder, "case1.vms", "case1_0.jpg", "case10.vms", "case11.svs")
+    assert set(names(folder)) == {"case1", "case10", "case11"}
+
+
+def test_a_slide_that_was_taken_as_it_is_does_not_wait_again(folder):
+    put(folder, "a.svs")
+    found(folder).save(folder.parent / "results")
+    (folder / "a.svs").chmod(0o600)
+    assert found(folder, settle=1).waiting == [], "only its inode has changed"
+    put(folder, "a.svs")
+    assert found(folder, settle=1).waiting == ["a"]
+
+
+def test_a_path_that_no_table_can_hold_is_a_slide_that_fails_and_not_one_that_is_forgotten(folder):
+    put(folder, "a\tb.svs", "c\u3000d.svs", "e\nf.svs")
+    rows = {row.slide: str(row.path) for row in found(folder).rows}
+    assert rows == {
+        "a_b": f"{folder}/a\\tb.svs", "c_d": f"{folder}/c\u3000d.svs", "e_f": f"{folder}/e\\nf.svs",
+    }  # fmt: skip
+
+
+def test_a_sub_folder_that_cannot_be_read_is_no_smaller_cohort(folder, monkeypatch):
+    put(folder, "a.svs", "b/c.svs")
+
+    def listing(path):
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", listing)
+    with pytest.raises(ConfigError, match=r"which cannot be read .*Permission denied"):
+        found(folder)
+
+
 @pytest.mark.parametrize(("make", "words"), [(False, "no such folder"), (True, "where no slide is (not mounted?)")])
 def test_a_folder_that_is_not_mounted_is_a_mistake_and_not_an_empty_cohort(folder, make, words):
     if make:
@@ -128,5 +164,6 @@ def test_the_sheet_that_is_kept_gives_the_jobs_the_same_plan(folder):
     assert job.digests == plan.digests
     assert job.sheet == plan.sheet
     assert [row.path for row in read_sheet(plan.sheet, ["nuclei"])[0]] == [row.path for row in plan.found.rows]
-    assert set(json.loads((folder.parent / "results" / ".names.json").read_text()).values()) == {"a_b", "_"}
+    kept = json.loads((folder.parent / "results" / ".names.json").read_text())
+    assert {name for name, _ in kept.values()} == {"a_b", "_"}
     assert len(make_plan(config).slides) == 3

@@ -24,9 +24,9 @@ def choose_device(wanted: str) -> str:
         Another word, or a GPU that is not there; the message says what is.
     """
     number = check_device(wanted)
-    if wanted in ("auto", "cuda") and number:
-        return f"cuda:{take_gpu([_uuid(index) for index in range(number)])}"
-    return "cpu" if wanted == "auto" else f"cuda:{int(wanted.partition(':')[2])}" if number else wanted
+    if wanted in ("auto", "cuda"):
+        return f"cuda:{take_gpu([_uuid(index) for index in range(number)])}" if number else "cpu"
+    return wanted if wanted == "cpu" else f"cuda:{int(wanted.removeprefix('cuda:'))}"
 
 
 def check_device(wanted: str) -> int:

@@ -48,8 +48,8 @@ def test_every_way_a_slide_can_end(results):
         waiting=["copied"], broken={"broken": ("segment", log)}, message="report broke",
     )  # fmt: skip
     assert states == {
-        "../x": "failed", "good": "ok", "stale": "unfinished", "bad": "failed", "mended": "unfinished", "broken": "broken",
-        "never": "unfinished", "copied": "waiting",
+        "../x": "failed", "good": "ok", "stale": "unfinished", "bad": "failed", "mended": "unfinished",
+        "broken": "broken", "never": "unfinished", "copied": "waiting",
     }  # fmt: skip
     assert name == "2026-11-29.html"
     for words in ("bad.svs: no such &lt;file&gt;", "MemoryError: 3 GB", "report broke", "slides.tsv line 2: no"):

@@ -51,10 +51,8 @@ rule aggregate:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        # no input: its time says nothing, and what it says of the slides is in the digest
-        sheet=PLAN.config.slides,
         results=subpath(output.cohort, parent=True),
-        # no input: its content counts by the digest, and a dry run may come before it is made
+        # no input: its time says nothing, what it says is in the digest, and a dry run may come before it is made
         sheet=PLAN.sheet,
         presets=list(PLAN.config.presets),
         digest=PLAN.digests["aggregate"],
