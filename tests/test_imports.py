@@ -29,7 +29,7 @@ LAYERS = [
     {"testing"},
     {"options", "schema"},
     {"train"},
-    {"plan", "commands"},
+    {"results", "plan", "commands"},
     {"cli"},
     {"__main__"},
 ]
