@@ -48,10 +48,12 @@ def main() -> None:
     jobs = prepare()
     done = {}
     for job in jobs:
-        done[title(job)] = campaign(job, args)
+        state = campaign(job, args)
+        if state["kills"]:
+            done[title(job)] = state
     PAGE.write_text(page(done, args), encoding="utf-8")
     print(PAGE.read_text())
-    if any(wrong(state) for state in done.values() if state["kills"]):
+    if any(wrong(state) for state in done.values()):
         sys.exit("kills.py: a kill left something wrong")
 
 
@@ -117,7 +119,6 @@ def wrong(state: dict) -> list[str]:
 
 def page(done: dict[str, dict], args: argparse.Namespace) -> str:
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    rows = [(name, state) for name, state in done.items() if state["kills"]]
     lines = [
         "# Steps killed at random moments",
         "",
@@ -135,16 +136,16 @@ def page(done: dict[str, dict], args: argparse.Namespace) -> str:
         "| step | seconds | kills | landed | writing | half-written | runs | same bytes | left over |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, state in rows:
+    for name, state in done.items():
         same = state["runs"] - len(state["codes"]) - len(state["differ"])
         cells = [name, f"{state['seconds']:.1f}", state["kills"], state["landed"], state["wrote"], len(state["wrong"])]
         lines.append(f"| {' | '.join(map(str, [*cells, state['runs'], same, len(state['left'])]))} |")
     keys = ("kills", "landed", "wrote")
-    total = [sum(state[key] for _, state in rows) for key in keys]
+    total = [sum(state[key] for state in done.values()) for key in keys]
     lines += [
         "",
-        f"{total[0]} kills of {len(rows)} steps, {total[1]} while they worked, {total[2]} of these while they wrote; "
-        f"{sum(len(wrong(state)) for _, state in rows)} faults found.",
+        f"{total[0]} kills of {len(done)} steps, {total[1]} while they worked, {total[2]} of these while they wrote; "
+        f"{sum(len(wrong(state)) for state in done.values())} faults found.",
     ]
     return "\n".join(lines) + "\n"
 

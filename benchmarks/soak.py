@@ -53,8 +53,9 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=4, help="mean seconds between two kills")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    prepare(args.slides)
-    kept = WORK / f"rounds-{args.slides}.json"
+    args.work = WORK / str(args.slides)
+    prepare(args)
+    kept = args.work / "rounds.json"
     rounds = json.loads(kept.read_text()) if kept.exists() else []
     while sum(done["seconds"] for done in rounds) < args.minutes * 60:
         rounds.append(play(len(rounds), args))
@@ -66,14 +67,14 @@ def main() -> None:
         sys.exit("soak.py: a run under kills left something wrong")
 
 
-def prepare(slides: int) -> None:
+def prepare(args: argparse.Namespace) -> None:
     """The slides and the sheet; the same for the same number."""
-    folder = WORK / "slides"
+    folder = args.work / "slides"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "config.yaml", WORK)
+    shutil.copy(ROOT / "config.yaml", args.work)
     rows = ["slide\tpath\tpreset\tannotations"]
     faults = list(FAULTS)
-    for number in range(slides):
+    for number in range(args.slides):
         path = folder / f"s{number:02d}.tif"
         if not path.with_suffix(".geojson").exists():  # written last
             synthetic_slide(path, width=SIDE[0], height=SIDE[1], seed=number)
@@ -83,7 +84,7 @@ def prepare(slides: int) -> None:
             path, annotations = FAULTS[fault](path, folder / f"{fault}-{number:02d}.tif", annotations)
             name = path.stem
         rows.append(f"{name}\t{path}\t{'drawn' if annotations else 'nuclei'}\t{annotations}")
-    (WORK / "slides.tsv").write_text("\n".join(rows) + "\n")
+    (args.work / "slides.tsv").write_text("\n".join(rows) + "\n")
 
 
 def _cut(slide: Path, bad: Path, annotations: str) -> tuple[Path, str]:
@@ -150,7 +151,7 @@ def command(number: int, results: str, args: argparse.Namespace) -> list[str]:
     }
     presets = {"nuclei": {**preset, "segmenter": {"name": "watershed"}}}
     presets["drawn"] = {**preset, "segmenter": {"name": "annotations"}}
-    config = WORK / f"round-{number}-{results}.yaml"
+    config = args.work / f"round-{number}-{results}.yaml"
     config.write_text(yaml.safe_dump({"slides": "slides.tsv", "results": results, "presets": presets}))
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(args.cores)]
     words += ["--resources", "gpu=1", "--configfile", config.name, "--keep-going", "--rerun-incomplete"]
@@ -159,19 +160,18 @@ def command(number: int, results: str, args: argparse.Namespace) -> list[str]:
 
 def play(number: int, args: argparse.Namespace) -> dict:
     """One round; returns what was killed, how often the command was given, and what differs at the end."""
-    folder = {name: WORK / name for name in ("clean", "killed")}
-    log = (WORK / "log.txt").open("a")
-    # each has a working directory of its own for Snakemake's records
+    folder = {name: args.work / name for name in ("clean", "killed")}
+    log = (args.work / "log.txt").open("a")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def start(name: str) -> subprocess.Popen:
         return subprocess.Popen(
-            command(number, name, args), cwd=WORK, env=environment, stdout=log, stderr=log, start_new_session=True
+            command(number, name, args), cwd=args.work, env=environment, stdout=log, stderr=log, start_new_session=True
         )
 
     begin = time.perf_counter()
     if start("clean").wait():
-        sys.exit(f"soak.py: the clean run of round {number} failed; see {WORK / 'log.txt'}")
+        sys.exit(f"soak.py: the clean run of round {number} failed; see {args.work / 'log.txt'}")
     done = {"round": number, "clean_seconds": time.perf_counter() - begin}
     rng = random.Random(f"{args.seed} {number}")
     counts = {"steps": 0, "workers": 0, "main": 0, "runs": 0}
@@ -187,20 +187,20 @@ def play(number: int, args: argparse.Namespace) -> dict:
         code = process.wait()
         if code == -signal.SIGKILL:
             end_group(process.pid)
-            subprocess.run([*command(number, "killed", args), "--unlock"], cwd=WORK, env=environment, stdout=log,
+            subprocess.run([*command(number, "killed", args), "--unlock"], cwd=args.work, env=environment, stdout=log,
                            stderr=log, check=False)  # fmt: skip
         if counts["runs"] > 200:
-            sys.exit(f"soak.py: round {number} does not end; see {WORK / 'log.txt'}")
+            sys.exit(f"soak.py: round {number} does not end; see {args.work / 'log.txt'}")
     done |= counts | {"seconds": time.perf_counter() - begin}
     again = subprocess.run(
-        [*command(number, "killed", args)[:-2], "--dry-run"], cwd=WORK, env=environment, capture_output=True, text=True,
-        check=False,
+        [*command(number, "killed", args)[:-2], "--dry-run"], cwd=args.work, env=environment, capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
     found = {name: results(path) for name, path in folder.items()}
     names = sorted({*found["clean"], *found["killed"]})
     done["compared"] = len(names)
     done["differ"] = [name for name in names if found["clean"].get(name) != found["killed"].get(name)]
-    done["left"] = [str(path.relative_to(WORK)) for path in leftovers(folder["killed"])]
+    done["left"] = [str(path.relative_to(args.work)) for path in leftovers(folder["killed"])]
     done["nothing_to_do"] = "Nothing to be done" in again.stdout + again.stderr
     return done
 
