@@ -119,8 +119,9 @@ def _begin(plan: Plan, directory: Path, must_know: bool) -> None:
         _say(f"{dead} held this results folder and died; going on from what it finished")
         if dead.directory == str(directory):
             shutil.rmtree(directory / ".snakemake" / "locks", ignore_errors=True)
-        _wait_for_jobs(dead, f"{plan.config.results}/")
     wait_for_earlier_jobs(directory, must_know=must_know)
+    if dead is not None:
+        _wait_for_jobs(dead, f"{plan.config.results}/")
     mend_times(results)
     if plan.found is not None:
         plan.found.save(results)
