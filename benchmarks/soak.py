@@ -266,6 +266,7 @@ def results(folder: Path) -> dict[str, str]:
 
 def page(rounds: list[dict], args: argparse.Namespace) -> str:
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    faulty = [list(FAULTS)[number // 5 % len(FAULTS)] for number in range(4, args.slides, 5)]
     lines = [
         "# A cohort under random kills",
         "",
@@ -274,9 +275,9 @@ def page(rounds: list[dict], args: argparse.Namespace) -> str:
         f"Machine: {processor()}, {os.cpu_count()} cores, {args.cores} used, Python {platform.python_version()}; load "
         f"{load} at the end.",
         "",
-        f"{args.slides} slides of {SIDE[0]} × {SIDE[1]} px, {sum(n % 5 == 4 for n in range(args.slides))} of them "
-        f"faulty ({', '.join(FAULTS)}). A round is a clean run and one under fire; all results but run records, logs "
-        "and report.html are compared.",
+        f"{args.slides} slides of {SIDE[0]} × {SIDE[1]} px, {len(faulty)} of them faulty "
+        f"({', '.join(dict.fromkeys(faulty))}). A round is a clean run and one under fire; all results "
+        "but run records, logs and report.html are compared.",
         "",
         "| round | clean, s | under kills, s | steps killed | workers | Snakemake | runs | files compared | different "
         "| left over | then nothing to do |",
