@@ -17,7 +17,6 @@ import os
 import platform
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -185,10 +184,6 @@ def play(number: int, args: argparse.Namespace) -> dict:
             if time.perf_counter() - begin < 3 * done["clean_seconds"] + 30:
                 shoot(process, rng, counts)
         code = process.wait()
-        if code == -signal.SIGKILL:
-            end_group(process.pid)
-            subprocess.run([*command(number, "killed", args), "--unlock"], cwd=args.work, env=environment, stdout=log,
-                           stderr=log, check=False)  # fmt: skip
         if counts["runs"] > 200:
             sys.exit(f"soak.py: round {number} does not end; see {args.work / 'log.txt'}")
     done |= counts | {"seconds": time.perf_counter() - begin}
@@ -239,24 +234,6 @@ def words(process: psutil.Process) -> str:
     text = " ".join(line)
     shown = text if line and "python" in Path(line[0]).name and "snakemake" not in text else ""
     return shown if "bin/gigaseg" in shown or "spawn_main" in shown else ""
-
-
-def end_group(group: int) -> None:
-    """Wait for the steps of a Snakemake that was killed: they end by themselves."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        alive = [one for one in psutil.process_iter() if _group(one) == group]
-        if not alive:
-            return
-        time.sleep(0.2)
-    os.killpg(group, signal.SIGKILL)
-
-
-def _group(process: psutil.Process) -> int:
-    try:
-        return os.getpgid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else 0
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return 0
 
 
 def results(folder: Path) -> dict[str, str]:
