@@ -1,6 +1,7 @@
 """The doctor: one line a check, and an exit code that a script can use."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import pytest
 import tifffile
 import yaml
 
+from cohorts import ROOT
 from gigaseg.ahead import ahead
 from gigaseg.cli import main
+from gigaseg.doctor.machine import LARGEST_JOB_MB
 from gigaseg.lease import take
 from gigaseg.plan import make_plan
 
@@ -111,7 +114,7 @@ def test_results_on_a_disk_that_cannot_be_written_are_told(folder, capsys, mount
 def test_a_run_at_work_is_told(folder, capsys):
     held, _ = take(folder / "results")
     code, lines, _ = doctor(capsys)
-    held.release()
+    held.close()
     assert code == 0
     ((level, text),) = of(lines, "results")
     assert level == "note"
@@ -169,6 +172,12 @@ def test_what_is_done_is_not_ahead_and_gives_the_hours(folder):
     for step in ("measure", "overview"):
         (run / f"{step}.json").write_text(json.dumps({"digest": slide.digests[step]}))
     assert ahead(make_plan(config)) == "0 of 1 slides are ahead"
+
+
+def test_the_largest_job_that_the_doctor_knows_is_that_of_the_rules():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    asked = [int(number) for number in re.findall(r"mem_mb=growing\((\d+)\)", rules)]
+    assert max(asked) == LARGEST_JOB_MB
 
 
 def test_the_command_works_by_itself(folder):

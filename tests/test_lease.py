@@ -40,8 +40,8 @@ def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path):
     with pytest.raises(Held) as caught:
         take(tmp_path / "new" / "results")
     assert caught.value.holder.process == os.getpid()
-    held.release()
-    held.release()
+    held.close()
+    held.close()
     assert list((tmp_path / "new" / "results").iterdir()) == []
 
 
@@ -57,14 +57,14 @@ def test_a_killed_holder_is_followed_at_once(tmp_path, other):
     held, before = take(tmp_path)
     assert time.monotonic() - begin < 5
     assert before.process == other.pid
-    held.release()
+    held.close()
 
 
 def test_a_process_number_that_is_used_again_is_not_the_holder(tmp_path):
     (tmp_path / FILE).write_text(json.dumps(replace(Holder.this(), born=1).__dict__))
     held, before = take(tmp_path)
     assert before.process == os.getpid()
-    held.release()
+    held.close()
 
 
 @pytest.mark.parametrize("age", [-86400, 0, 86400], ids=["tomorrow", "now", "yesterday"])
@@ -78,7 +78,7 @@ def test_a_holder_on_another_machine_is_dead_when_it_touches_nothing_whatever_th
     os.utime(tmp_path / FILE, (then, then))
     held, before = take(tmp_path)
     assert before == holder
-    held.release()
+    held.close()
 
 
 def test_a_holder_on_another_machine_lives_as_long_as_it_touches(tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_a_held_folder_is_touched(tmp_path, monkeypatch):
     while (tmp_path / FILE).stat().st_mtime == 1 and time.monotonic() < end:
         time.sleep(0.05)
     assert (tmp_path / FILE).stat().st_mtime != 1
-    held.release()
+    held.close()
 
 
 def test_a_lease_that_a_full_disk_cut_short_is_followed_when_nothing_touches_it(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_lease_that_a_full_disk_cut_short_is_followed_when_nothing_touches_it(
     (tmp_path / FILE).write_text('{"host": "a')
     held, before = take(tmp_path)
     assert before == lease.UNKNOWN
-    held.release()
+    held.close()
 
 
 def test_a_run_that_stood_still_until_another_took_its_folder_ends(tmp_path):
@@ -138,7 +138,7 @@ def test_who_dies_while_it_follows_a_dead_one_is_followed_in_turn(tmp_path):
     held, before = take(tmp_path)
     assert before == dead
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    held.release()
+    held.close()
 
 
 def test_a_file_system_without_hard_links_serves_as_well(tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_file_system_without_hard_links_serves_as_well(tmp_path, monkeypatch):
     assert before.born == 1
     with pytest.raises(Held):
         take(tmp_path)
-    held.release()
+    held.close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -103,18 +103,18 @@ class Held(Exception):
 
 
 class Lease:
-    """A results folder that this process holds until `release` or its end; made by `take`."""
+    """A results folder that this process holds until `close` or its end; made by `take`."""
 
     def __init__(self, folder: Path, holder: Holder) -> None:
         self._path = folder / FILE
         self._holder = holder
         self._ended = threading.Event()
         threading.Thread(target=self._touch, name="lease", daemon=True).start()
-        atexit.register(self.release)
+        atexit.register(self.close)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others have the folder."""
-        atexit.unregister(self.release)
+        atexit.unregister(self.close)
         if not self._ended.is_set():
             self._ended.set()
             with suppress(OSError):
@@ -203,7 +203,9 @@ def _linked(own: Path, path: Path) -> bool:
     try:
         os.link(own, path)
     except FileExistsError:
-        return own.stat().st_nlink > 1 and path.samefile(own)  # a file server's answer may have been lost
+        with suppress(FileNotFoundError):
+            return path.samefile(own)  # made by us: a file server's answer was lost
+        return False
     except OSError:  # no hard links there (some FUSE file systems): made anew instead, which is as exclusive
         try:
             with path.open("x", encoding="utf-8") as stream:

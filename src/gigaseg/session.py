@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from gigaseg.ahead import ahead
 from gigaseg.cluster import wait_for_earlier_jobs
 from gigaseg.config import load_config
 from gigaseg.errors import ConfigError, UserError
-from gigaseg.lease import Held, Holder, take
+from gigaseg.lease import Held, Holder, Lease, take
 from gigaseg.plan import Plan, make_plan
 from gigaseg.report.runs import STEPS
 from gigaseg.results import check_place, mend_times
@@ -30,7 +31,7 @@ MISTAKE = 2
 
 
 def start(content: Mapping[str, Any], workflow: Any) -> Plan:
-    """Plan the cohort; before the first job of a run, hold its results folder until the process ends.
+    """Plan the cohort; before the first job of a run, hold its results folder until the run ends.
 
     A run says what is ahead, and so does a dry run, which holds nothing. On a mistake of the user, or when another run
     is at work in the folder, a line a mistake is printed and the process ends with `MISTAKE` or `BUSY`.
@@ -51,10 +52,12 @@ def start(content: Mapping[str, Any], workflow: Any) -> Plan:
 
         def execute_held(*args: Any, **kwargs: Any) -> Any:
             executor = kwargs["executor_plugin"]
+            held: AbstractContextManager[object] = nullcontext()
             if not executor.common_settings.dryrun_exec:
-                _begin(plan, Path(workflow.workdir_init), must_know=executor.name == "slurm")
-            _say(ahead(plan))
-            return execute(*args, **kwargs)
+                held = closing(_begin(plan, Path(workflow.workdir_init), must_know=executor.name == "slurm"))
+            with held:
+                _say(ahead(plan))
+                return execute(*args, **kwargs)
 
         # called for runs and dry runs alone; Snakemake's own hook (onstart) comes when it has decided what to run
         workflow.execute = execute_held
@@ -105,11 +108,11 @@ def _broken(workflow: Any) -> Iterator[tuple[str, str | None, Path | None]]:
             yield job.rule.name, dict(job.wildcards_dict or {}).get("slide"), log
 
 
-def _begin(plan: Plan, directory: Path, must_know: bool) -> None:
-    """Hold the results folder, when all that an earlier run left there or on the cluster has ended."""
+def _begin(plan: Plan, directory: Path, must_know: bool) -> Lease:
+    """Hold the results folder, and wait until all that an earlier run left there or on the cluster has ended."""
     results = Path(plan.config.results)
     try:
-        _, dead = take(results)
+        lease, dead = take(results)
     except Held as held:
         _say(f"{held.holder} is at work in this results folder: nothing was started")
         sys.exit(BUSY)
@@ -125,6 +128,7 @@ def _begin(plan: Plan, directory: Path, must_know: bool) -> None:
     mend_times(results)
     if plan.found is not None:
         plan.found.save(results)
+    return lease
 
 
 def _wait_for_jobs(dead: Holder, results: str) -> None:
