@@ -86,11 +86,14 @@ def is_machine_fault(error: BaseException | None) -> bool:
 
 def machine_fault(error: BaseException | None) -> str | None:
     """What failed on the machine, in one line, where an error or what caused it is the machine's fault; else None."""
+    told = one_line(error)
     while error is not None:
         if isinstance(error, BrokenExecutor):
             return "a worker process was killed (by the system for want of memory, perhaps)"
         if isinstance(error, OSError) and error.errno in _FAULTS:
-            return f"{error.filename}: {error.strerror}" if error.filename else one_line(error.strerror)
+            if error.filename:
+                return f"{error.filename}: {error.strerror}"
+            return told if str(error.strerror) in told else one_line(error.strerror)
         if isinstance(error, MemoryError) or (
             not isinstance(error, UserError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
         ):

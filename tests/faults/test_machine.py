@@ -107,7 +107,7 @@ def test_words_of_libraries_are_understood(error, told):
 def test_what_a_fault_of_the_machine_became_on_its_way_stays_one():
     error = SlideError("s.svs: cannot be read (Input/output error)")
     error.__cause__ = OSError(5, "Input/output error")
-    assert machine_fault(error) == "Input/output error"
+    assert machine_fault(error) == "s.svs: cannot be read (Input/output error)"
 
 
 @pytest.mark.parametrize("name", ["inspect", "stitch", "export instances.gpkg", "overview"])

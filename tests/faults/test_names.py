@@ -74,13 +74,18 @@ def test_odd_paths_by_hand(tmp_path, name):
     assert {*(path.name for path in tmp_path.iterdir())} - before == {"s.json", "g.parquet", "f.tif"}
 
 
-@pytest.mark.parametrize(
-    "path", ["nul\0.tif", "x" * 300 + ".tif", "a/" * 3000 + "x.tif", "/dev/null", "/proc/self/mem", "/dev"]
-)
+@pytest.mark.parametrize("path", ["nul\0.tif", "x" * 300 + ".tif", "a/" * 3000 + "x.tif", "/dev/null", "/dev"])
 def test_paths_that_no_slide_can_have(tmp_path, path):
     done = attempt(["inspect", path, "--out=s.json"], folder=tmp_path)
     assert done.code == 2, done
     assert len(done.errors) == 1, done
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_cannot_be_read_is_no_fault_of_the_slide(tmp_path):
+    done = attempt(["inspect", "/proc/self/mem", "--out=s.json", "--record-failure"], folder=tmp_path)
+    assert done.code == 1, "the job comes again"
+    assert done.errors == ["gigaseg inspect: /proc/self/mem: cannot be read (Input/output error)"]
     assert not list(tmp_path.iterdir())
 
 

@@ -25,6 +25,9 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from gigaseg.export.measured import MeasuredInstances
 from gigaseg.files import atomic, scratch
 
+_COPIED = 1 << 20
+"""Bytes copied at a time."""
+
 LAYER = "instances"
 _EPOCH = "1970-01-01T00:00:00.000Z"
 
@@ -74,8 +77,9 @@ def write_gpkg(found: MeasuredInstances, path: Path) -> None:
         except (DataLayerError, DataSourceError) as error:
             _raise_if_disk_full(error, written)
             raise
-        with atomic(path) as temporary:
-            shutil.copyfile(written, temporary)
+        # not copyfile, whose error for a full disk names the source
+        with atomic(path) as temporary, written.open("rb") as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, _COPIED)
 
 
 def to_crs(
