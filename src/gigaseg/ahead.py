@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gigaseg.plan import Plan, SlidePlan
+from gigaseg.runrecord import peek
 
 MEASURED = {"centersam": 2.4, "watershed": 0.37}
 """Core-seconds a tile on a CPU, for cohorts of which nothing is done yet (results/{shortcuts,whole_slide}.md)."""
@@ -39,12 +38,11 @@ def ahead(plan: Plan) -> str:
     the other slides keep. Hours come from the seconds a tile that the jobs done so far took with the same
     configuration; of a cohort without any from what was measured on a CPU (`MEASURED`).
     """
-    records = {name: _Records(Path(plan.config.results, name)) for name in plan.slides}
-    todo, about = tiles_ahead(plan)
+    records = _read(plan)
+    todo, about = _tiles_ahead(plan, records)
     presets: dict[str, _Preset] = defaultdict(_Preset)
     for name, slide in plan.slides.items():
-        known = presets[slide.row.preset]
-        jobs = records[name].segmented(slide)
+        known, jobs = presets[slide.row.preset], records[name].shards
         known.seconds += sum(job["seconds"] for job in jobs)
         known.done += sum(job["tiles_made"] for job in jobs)
         known.shards += len(jobs)
@@ -58,17 +56,51 @@ def ahead(plan: Plan) -> str:
 
 def tiles_ahead(plan: Plan) -> tuple[dict[str, float], str]:
     """Tiles to segment of each slide that is not done, and how sure that is: "", "about " or "up to "."""
-    records = {name: _Records(Path(plan.config.results, name)) for name in plan.slides}
-    kept = {name: records[name].kept(slide) for name, slide in plan.slides.items()}
-    shares = [of_slide / plan.slides[name].tiles for name, of_slide in kept.items() if of_slide]
+    return _tiles_ahead(plan, _read(plan))
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What the run records of a slide tell of the present configuration.
+
+    Attributes
+    ----------
+    is_done : whether the slide is measured and drawn, or failed.
+    kept : number of kept tiles; None where the grid is still to be made.
+    shards : records of the shards that are segmented.
+    """
+
+    is_done: bool
+    kept: int | None
+    shards: list[dict[str, Any]]
+
+
+def _read(plan: Plan) -> dict[str, _Records]:
+    return {name: _records(Path(plan.config.results, name, "run"), slide) for name, slide in plan.slides.items()}
+
+
+def _records(folder: Path, slide: SlidePlan) -> _Records:
+    def current(step: str, file: str) -> dict[str, Any]:
+        record = peek(folder / f"{file}.json")
+        return record if record.get("digest") == slide.digests[step] else {}
+
+    shards = (current("segment", f"segment-{shard:03d}") for shard in range(slide.shards))
+    return _Records(
+        is_done=all(current(step, step) for step in ("measure", "overview")),
+        kept=current("grid", "grid").get("tiles"),
+        shards=[record for record in shards if "tiles_made" in record],
+    )
+
+
+def _tiles_ahead(plan: Plan, records: dict[str, _Records]) -> tuple[dict[str, float], str]:
+    shares = [of.kept / plan.slides[name].tiles for name, of in records.items() if of.kept]
     share = statistics.median(shares) if shares else 1.0
     todo: dict[str, float] = {}
-    for name, slide in plan.slides.items():
-        if not records[name].is_done(slide):
-            done = sum(job["tiles"] for job in records[name].segmented(slide))
-            of_slide = kept[name]
-            todo[name] = max(0, (slide.tiles * share if of_slide is None else of_slide) - done)
-    guessed = any(kept[name] is None for name in todo)
+    for name, of in records.items():
+        if not of.is_done:
+            kept = plan.slides[name].tiles * share if of.kept is None else of.kept
+            todo[name] = max(0, kept - sum(job["tiles"] for job in of.shards))
+    guessed = any(records[name].kept is None for name in todo)
     return todo, "" if not guessed else "about " if shares else "up to "
 
 
@@ -89,36 +121,3 @@ def _hours(plan: Plan, presets: dict[str, _Preset]) -> str:
 def _time(hours: float, what: str) -> str:
     minutes = 60 * hours
     return f"{minutes:.2g} {what} minutes" if minutes < 60 else f"{hours:,.1f} {what} hours"
-
-
-class _Records:
-    """Run records of a slide."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def is_done(self, slide: SlidePlan) -> bool:
-        """Whether the slide is measured and drawn with the present configuration, or failed with it."""
-        return all(self._current(slide, step, step) for step in ("measure", "overview"))
-
-    def kept(self, slide: SlidePlan) -> int | None:
-        """Number of kept tiles; None where the grid is still to be made."""
-        record = self._current(slide, "grid", "grid")
-        return None if record is None or "tiles" not in record else int(record["tiles"])
-
-    def segmented(self, slide: SlidePlan) -> list[dict[str, Any]]:
-        """Records of the shards that are segmented."""
-        return list(self._all(slide, (f"segment-{shard:03d}" for shard in range(slide.shards))))
-
-    def _all(self, slide: SlidePlan, files: Iterable[str]) -> Iterable[dict[str, Any]]:
-        for file in files:
-            record = self._current(slide, "segment", file)
-            if record is not None and "tiles_made" in record:
-                yield record
-
-    def _current(self, slide: SlidePlan, step: str, file: str) -> dict[str, Any] | None:
-        try:
-            record = json.loads((self._folder / "run" / f"{file}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return record if isinstance(record, dict) and record.get("digest") == slide.digests[step] else None

@@ -77,8 +77,8 @@ class Holder:
             os.kill(self.process, 0)
         except ProcessLookupError:
             return False
-        except OSError:
-            pass
+        except OSError:  # it is another user's
+            return None
         return None
 
     def __str__(self) -> str:

@@ -7,16 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from gigaseg.config import (
-    ForegroundConfig,
-    Preset,
-    ReportConfig,
-    SegmenterConfig,
-    TilesConfig,
-    build,
-    default_of,
-)
+from gigaseg.config import ForegroundConfig, Preset, ReportConfig, SegmenterConfig, TilesConfig
 from gigaseg.errors import ConfigError
+from gigaseg.keys import build, default_of
 
 if TYPE_CHECKING:  # not needed to show --help
     from gigaseg.segmenters.card import Card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from gigaseg import __version__
 
@@ -58,6 +60,15 @@ def run_record(path: str | Path | None, step: str, slide: str, shard: int | None
                 **_notes,
             },
         )
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """What a run record holds, read without pyarrow or numpy; empty where there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def processor() -> str:

@@ -11,7 +11,8 @@ import types
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from gigaseg.config import Config, default_of
+from gigaseg.config import Config
+from gigaseg.keys import default_of
 
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 

@@ -16,12 +16,11 @@ from typing import Any, NoReturn
 
 from gigaseg.ahead import ahead
 from gigaseg.cluster import wait_for_earlier_jobs
-from gigaseg.config import load_config
 from gigaseg.errors import ConfigError, UserError
 from gigaseg.lease import Held, Holder, Lease, take
 from gigaseg.plan import Plan, make_plan
 from gigaseg.report.runs import STEPS
-from gigaseg.results import check_place, mend_times
+from gigaseg.results import mend_times
 
 BUSY = 75
 """Exit code when another run is at work in the results folder (EX_TEMPFAIL of sysexits.h: try again later)."""
@@ -43,7 +42,6 @@ def start(content: Mapping[str, Any], workflow: Any) -> Plan:
     """
     main = workflow.is_main_process
     try:
-        check_place(load_config(content, "config").results)
         plan = make_plan(content, "config", settled=not main)
     except UserError as error:
         _stop(error)

@@ -106,6 +106,8 @@ def folder(tmp_path_factory):
     for words in (
         ["inspect", "s.tif", "--slide=s", "--out=s.json"],
         ["grid", "s.json", "--out=g.parquet", "--foreground=f.tif", "--method=all", "--tile=256"],
+        ["segment", "s.json", "g.parquet", "--segmenter=watershed", "--out=000.parquet"],
+        ["stitch", "000.parquet", "--grid=g.parquet", "--out=i.parquet"],
     ):
         assert attempt(words, folder=folder).code == 0
     return folder
@@ -144,6 +146,8 @@ def test_prompts_and_regions_too(folder, tmp_path, name):
     for words in (
         ["prompt", "s.json", "g.parquet", "--foreground=f.tif", f"--prompts={path}", f"--out={tmp_path / 'p.parquet'}"],
         ["grid", "s.json", f"--prompts={path}", "--foreground=x.tif", f"--out={tmp_path / 'g.parquet'}"],
+        ["measure", "i.parquet", "--info=s.json", "--foreground=f.tif", f"--regions={path}"]
+        + [f"--out={tmp_path / 'm.parquet'}", f"--summary={tmp_path / 'm.json'}"],
     ):
         done = attempt(words, folder=folder)
         assert done.verdict(path) in ("refused", "succeeded"), done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from gigaseg.files import atomic, read_failure, read_json, write_json
 from gigaseg.measure.measure import SUMMARY_FORMAT
 from gigaseg.report.page import page
 from gigaseg.report.tables import number, table
+from gigaseg.runrecord import peek
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _state(results: Path, slide: Expected, broken: tuple[str, Path | None] | Non
     failure = read_failure(path)
     if failure is not None:
         # a failure record does not say for which state of the slide it was written; its run record does
-        if _digest_of(results / slide.slide / "run" / "measure.json") != slide.measure:
+        if peek(results / slide.slide / "run" / "measure.json").get("digest") != slide.measure:
             return state(UNFINISHED, reason="its turn did not come; the next run does it")
         return state(FAILED, *failure)
     try:
@@ -147,13 +147,6 @@ def last_line(path: Path | None) -> str:
     rest = [line for line in lines if line.strip() and " INFO " not in line]
     told = [*rest[-1:], *ends[-1:], *own[-1:]]
     return one_line(told[-1])[:400] if told else "killed before it could say why (out of memory, or by hand)"
-
-
-def _digest_of(record: Path) -> str | None:
-    try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["digest"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def _last(folder: Path) -> tuple[dict[str, State], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gigaseg.config import key
+from gigaseg.keys import key
 from gigaseg.segmenters.cfrsam.config import BACKBONES
 from gigaseg.train.config import ColourConfig
 
