@@ -109,6 +109,9 @@ def _check_page(page: Any, sparse: bool) -> None:
     size = f"{page.imagewidth} x {page.imagelength} px"
     if 0 in (page.imagewidth, page.imagelength, page.samplesperpixel):
         raise SlideError(f"its header claims {size} with {page.samplesperpixel} samples (damaged?)")
+    bits = page.tags.get("BitsPerSample")
+    if bits is not None and bits.count not in (1, page.samplesperpixel):
+        raise SlideError(f"its header claims {page.samplesperpixel} samples, but has bits for {bits.count} (damaged?)")
     if page.is_tiled and 0 in (page.tilewidth, page.tilelength):
         raise SlideError(f"its header claims tiles of {page.tilewidth} x {page.tilelength} px (damaged?)")
     offsets, counts = page.dataoffsets, page.databytecounts
