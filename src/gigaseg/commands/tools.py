@@ -149,7 +149,28 @@ def _doctor(args: Namespace) -> None:
     doctor(args.config or [Path("config.yaml")], args.slides_dir)
 
 
+def _view_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "results", "results folder of a cohort, or of one slide in it")
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="configuration with colours of classes and regions (default: config.yaml, where its results are these)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+    parser.add_argument("--port", type=int, help="port to listen at (default: 8787, or a free one)")
+    parser.add_argument("--out", type=Path, help="write the viewer as a folder for a web server instead")
+
+
+def _view(args: Namespace) -> None:
+    from gigaseg.viewer.view import view
+
+    view(args.results, configs=args.config, host=args.host, port=args.port, out=args.out)
+
+
 TOOLS: dict[str, Command] = {
+    "view": Command("look at slides and what was found in them, in a browser", _view_arguments, _view, None),
     "doctor": Command("look whether this machine can run a cohort", _doctor_arguments, _doctor, None),
     "evaluate": Command("scores of instances against the truth", _evaluate_arguments, _evaluate, None),
     "average": Command("mean of scores over several runs, such as folds", _average_arguments, _average, None),

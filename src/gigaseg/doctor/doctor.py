@@ -6,14 +6,12 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from gigaseg.configfiles import read_configs
 from gigaseg.doctor.cohort import check_cohort
 from gigaseg.doctor.finding import WRONG, Finding
 from gigaseg.doctor.machine import check_machine
-from gigaseg.errors import ConfigError, UserError, one_line
+from gigaseg.errors import UserError
 
 
 def doctor(configs: Sequence[Path], slides_dir: Path | None = None) -> list[Finding]:
@@ -45,25 +43,3 @@ def doctor(configs: Sequence[Path], slides_dir: Path | None = None) -> list[Find
     if wrong:
         raise UserError(f"{len(wrong)} of {len(found)} checks found something wrong")
     return found
-
-
-def read_configs(paths: Sequence[Path]) -> dict[str, Any]:
-    """Configuration files laid over each other; raises ConfigError for one that is no mapping in YAML."""
-    content: dict[str, Any] = {}
-    for path in paths:
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: cannot be read as YAML ({one_line(error)})") from error
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path}: holds no keys, accepted: those of config.yaml")
-        _lay_over(content, found)
-    return content
-
-
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
-        else:
-            below[key] = value

@@ -1,0 +1,132 @@
+"""The slides of a results folder, as the viewer lists them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gigaseg.errors import FormatError, one_line
+from gigaseg.files import read_failure
+from gigaseg.slides.base import SlideInfo
+from gigaseg.viewer.pack import SlideFiles
+from gigaseg.viewer.picture import TILE, is_there, max_level
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the configuration says of how a slide is shown: colours of classes as #rrggbb, its file of regions."""
+
+    class_colors: Mapping[str, str] = field(default_factory=dict)
+    regions: Path | None = None
+
+
+class ResultsFolder:
+    """A results folder, or the folder of one slide in it.
+
+    Parameters
+    ----------
+    path : ``results`` or ``results/SLIDE``.
+    shown : by slide.
+
+    Raises
+    ------
+    FormatError : nothing in it is a slide's results.
+    """
+
+    def __init__(self, path: Path, shown: Mapping[str, Shown] | None = None) -> None:
+        path = Path(path)
+        single = (path / "slide.json").exists()
+        self.root = path.resolve().parent if single else path
+        self._only = path.resolve().name if single else None
+        self._shown = shown or {}
+        if not self.names():
+            raise FormatError(f"{path}: no results of a slide, expected {path}/SLIDE/slide.json or {path}/slide.json")
+
+    def names(self) -> list[str]:
+        """Its slides, sorted."""
+        if self._only is not None:
+            return [self._only]
+        found = [path.parent.name for path in self.root.glob("*/slide.json")] if self.root.is_dir() else []
+        return sorted(name for name in found if _NAME.fullmatch(name))
+
+    def folder(self, name: str) -> Path:
+        """Where a slide's results lie; raises KeyError for what is no slide of this folder."""
+        if not _NAME.fullmatch(name) or name not in self.names():
+            raise KeyError(name)
+        return self.root / name
+
+    def shown(self, name: str) -> Shown:
+        """How a slide is shown."""
+        return self._shown.get(name, Shown())
+
+    def files(self, name: str) -> SlideFiles:
+        """The results of a slide that the viewer reads."""
+        return SlideFiles.of(self.folder(name), self.shown(name).regions)
+
+    def info(self, name: str) -> SlideInfo:
+        """Its slide.json."""
+        return SlideInfo.read(self.folder(name) / "slide.json")
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What the browser must know before anything is packed.
+
+        Raises UpstreamFailure or FormatError for a slide that could not be inspected.
+        """
+        info = self.info(name)
+        return {
+            "slide": name,
+            "width": info.width,
+            "height": info.height,
+            "pixel_size": list(info.pixel_size),
+            "unit": info.unit,
+            "tile": TILE,
+            "max_level": max_level(info),
+            "version": info.fingerprint,
+            "no_picture": is_there(info),
+        }
+
+    def list(self) -> list[dict[str, Any]]:
+        """A line for each slide: name, state, number of instances, why it failed."""
+        return [_line(name, self.root / name) for name in self.names()]
+
+
+def _line(name: str, folder: Path) -> dict[str, Any]:
+    line: dict[str, Any] = {"slide": name, "overview": (folder / "overview.png").exists()}
+    for file in ("slide.json", "instances.parquet", "measurements.parquet"):
+        failure = read_failure(folder / file)
+        if failure is not None:
+            return {**line, "state": "failed", "reason": f"{failure[0]}: {failure[1]}"}
+    if not (folder / "measurements.parquet").exists():
+        return {**line, "state": "at work"}
+    try:
+        return {**line, "state": "ok", "instances": pq.read_metadata(folder / "instances.parquet").num_rows}
+    except (OSError, ValueError) as error:
+        return {**line, "state": "failed", "reason": one_line(error)}
+
+
+def shown_by(configs: Sequence[Path]) -> dict[str, Shown]:
+    """How a configuration shows its slides.
+
+    Parameters
+    ----------
+    configs : its files, later ones laid over earlier.
+
+    Raises
+    ------
+    ConfigError, SheetError : the configuration or its sheet is wrong.
+    """
+    from gigaseg.configfiles import read_configs
+    from gigaseg.plan import make_plan
+
+    plan = make_plan(read_configs(configs), str(configs[-1]), settled=True)
+    return {
+        name: Shown(dict(slide.preset.class_colors), slide.row.regions and Path(slide.row.regions))
+        for name, slide in plan.slides.items()
+    }

@@ -1,0 +1,59 @@
+"""`gigaseg view`: look at the results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gigaseg.viewer.cohort import ResultsFolder, Shown, shown_by
+from gigaseg.viewer.server import LOOPBACK, serve
+
+_CONFIG = Path("config.yaml")
+
+
+def view(
+    path: Path, *, configs: Sequence[Path] = (), host: str = LOOPBACK, port: int | None = None, out: Path | None = None
+) -> None:
+    """Serve the viewer of a results folder until interrupted, or write it as a folder.
+
+    Parameters
+    ----------
+    path : ``results``, or ``results/SLIDE`` for one slide alone.
+    configs : configuration files that say how classes are coloured and where regions lie; by default config.yaml of the
+        working directory, where its results are those of `path`.
+    host, port : where to listen.
+    out : folder to write instead of serving.
+
+    Raises
+    ------
+    FormatError
+        `path` holds no results, or `out` something else.
+    ConfigError, SheetError
+        A configuration is wrong.
+    """
+    results = ResultsFolder(path, _shown(path, configs))
+    if out is not None:
+        from gigaseg.viewer.folder import write_folder
+
+        write_folder(results, out)
+        sys.stdout.write(f"{out}: to be put on a web server, or python -m http.server --directory {out}\n")
+        return
+
+    def started(address: str) -> None:
+        count = len(results.names())
+        sys.stdout.write(f"{count} slide{'s' * (count != 1)} of {path}: {address} (Ctrl-C ends it)\n")
+        sys.stdout.flush()
+
+    serve(results, host=host, port=port, started=started)
+
+
+def _shown(path: Path, configs: Sequence[Path]) -> dict[str, Shown]:
+    if configs:
+        return shown_by(configs)
+    if not _CONFIG.exists():
+        return {}
+    from gigaseg.configfiles import read_configs
+
+    folder = Path(read_configs([_CONFIG]).get("results", "results")).resolve()
+    return shown_by([_CONFIG]) if folder in (path.resolve(), path.resolve().parent) else {}
