@@ -1,10 +1,7 @@
 // How each instance looks: its colour by a column, and whether the filters let it be seen.
 
-// viridis at ten places, after its published table
-const RAMP = [
-  [68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [110, 206, 88],
-  [181, 222, 43], [253, 231, 37],
-];
+// turbo without its dark ends, which stained nuclei and dark fields would swallow
+const RAMP = [[70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34], [225, 70, 15]];
 const MISSING = [128, 128, 128];
 const PALETTE = [
   "#00c853", "#ff1744", "#2979ff", "#ffea00", "#d500f9", "#00e5ff", "#ff9100", "#76ff03", "#f50057", "#651fff",

@@ -56,7 +56,7 @@ class Page {
       drawer: "canvas",
       showNavigationControl: false,
       showNavigator: true,
-      navigatorPosition: "BOTTOM_RIGHT",
+      navigatorId: "navigator",
       animationTime: 0.4,
       maxZoomPixelRatio: MOST_ZOOM,
       minZoomImageRatio: 0.7,

@@ -1,7 +1,10 @@
 // The instances on the graphics card: outlines where they are large enough to see, discs of the same area elsewhere.
 // A texture holds the colour of every instance, so that another colour or filter uploads 4 bytes an instance and nothing else.
 
-const WIDTH = 4096; // of that texture
+const WIDTH = 4096; // of that texture, and of those that hold outlines
+export const MARGIN = 0.25; // of the canvas, beyond each side of what is seen
+const SLOW = 24; // ms of drawing beyond which it waits until the view rests, and the last drawing is moved meanwhile
+const REST = 120; // ms
 export const OUTLINE_FROM = 6; // px on the screen of a median instance from which outlines are drawn
 const MOST_OUTLINES = 150000; // instances in view beyond which discs are drawn
 const KEPT_TILES = 160;
@@ -15,17 +18,22 @@ const LOOKUP = `
 `;
 const HEAD = "#version 300 es\nprecision highp float; precision highp int;\n";
 
+// Six corners of two triangles a segment, which is fetched by its number: drawing instances would be slow without a graphics card.
 const LINE_VERTEX = `${HEAD}${LOOKUP}
-  in vec4 segment; in uint owner;
+  uniform highp isampler2D segments; uniform highp usampler2D owners;
   uniform vec2 origin, unit; uniform float width;
   out vec3 color; out float across;
   void main() {
-    vec4 found = colorOf(owner);
+    int number = gl_VertexID / 6, corner = gl_VertexID - 6 * number;
+    corner = corner > 2 ? corner - 2 : corner;
+    ivec2 at0 = ivec2(number % ${WIDTH}, number / ${WIDTH});
+    vec4 found = colorOf(texelFetch(owners, at0, 0).r);
+    vec4 segment = vec4(texelFetch(segments, at0, 0));
     vec2 a = origin + segment.xy * unit, b = origin + segment.zw * unit;
     vec2 along = b - a;
     float len = max(length(along), 1e-6);
     along /= len;
-    float side = float(gl_VertexID >> 1) * 2.0 - 1.0, end = float(gl_VertexID & 1);
+    float side = float(corner >> 1) * 2.0 - 1.0, end = float(corner & 1);
     float reach = width / 2.0 + 0.5;
     vec2 at = mix(a - along * 0.5, b + along * 0.5, end) + vec2(-along.y, along.x) * side * reach;
     color = found.rgb; across = side * reach;
@@ -64,6 +72,8 @@ export class Marks {
     this.tiles = new Map(); // position in meta.tiles -> decoded outlines, the least recently seen first
     this.failed = new Map();
     this._coming = new Set();
+    this._drawn = null; // the view that was drawn last
+    this._cost = 0; // ms
     this.diameter = 2 * (median(centres.radius) || 1); // level-0 px
     const gl = (this.gl = canvas.getContext("webgl2", { premultipliedAlpha: true, antialias: false }));
     if (!gl) throw new Error("this browser has no WebGL 2, which draws the instances");
@@ -82,6 +92,8 @@ export class Marks {
     const padded = this._padded?.length === rows * WIDTH * 4 ? this._padded : new Uint8Array(rows * WIDTH * 4);
     this._padded = padded;
     padded.set(colors);
+    this._drawn = null;
+    gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, this.texture);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, WIDTH, rows, 0, gl.RGBA, gl.UNSIGNED_BYTE, padded);
     for (const name of ["MIN", "MAG"]) gl.texParameteri(gl.TEXTURE_2D, gl[`TEXTURE_${name}_FILTER`], gl.NEAREST);
@@ -102,8 +114,52 @@ export class Marks {
     return tiles.reduce((sum, i) => sum + this.pack.meta.tiles[i][2], 0) <= MOST_OUTLINES;
   }
 
-  // Draws what is in view: {x, y, width, height} level-0 px, `scale` CSS px per level-0 px.
+  // Shows what is in view: {x, y, width, height} level-0 px, `scale` CSS px per level-0 px.
   draw(view, visible) {
+    if (this._drawn && !this._stale && this._visible === visible && same(view, this._drawn)) return;
+    clearTimeout(this._resting);
+    if (visible && this._drawn && this._cost > SLOW) {
+      this._move(view);
+      this._resting = setTimeout(() => this._draw(view, visible), REST);
+    } else {
+      this._draw(view, visible);
+    }
+  }
+
+  // Puts the last drawing where it belongs in another view.
+  _move(view) {
+    const { x, y, scale } = this._drawn;
+    const to = (place, corner, length) => (place - corner) * view.scale - length * MARGIN * (view.scale / scale) + length * MARGIN;
+    const { width, height } = size(this.gl.canvas);
+    const shift = `translate(${to(x, view.x, width)}px, ${to(y, view.y, height)}px)`;
+    this.gl.canvas.style.transform = `${shift} scale(${view.scale / scale})`;
+  }
+
+  _draw(seen, visible) {
+    this._drawn = { ...seen };
+    this._visible = visible;
+    this._stale = false;
+    this.gl.canvas.style.transform = "";
+    const view = widened(seen);
+    const started = performance.now();
+    this._paintAll(view, visible);
+    this._time(started);
+  }
+
+  // Finds out when the card is done, without waiting for it.
+  _time(started) {
+    const gl = this.gl;
+    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    const look = () => {
+      if (gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) return setTimeout(look, 4);
+      gl.deleteSync(fence);
+      this._cost = performance.now() - started;
+    };
+    setTimeout(look, 0);
+  }
+
+  _paintAll(view, visible) {
     const gl = this.gl;
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [Math.round(gl.canvas.clientWidth * ratio), Math.round(gl.canvas.clientHeight * ratio)];
@@ -133,20 +189,26 @@ export class Marks {
     const width = Math.min(Math.max((this.diameter * view.scale) / 24, 1.2), 2.5) * ratio;
     this._use(this.lines);
     gl.uniform1f(this.lines.at.width, width);
+    gl.uniform1i(this.lines.at.segments, 1);
+    gl.uniform1i(this.lines.at.owners, 2);
+    gl.bindVertexArray(null);
     for (const i of tiles) {
       const tile = this.tiles.get(i);
       if (!tile) continue;
       this.tiles.delete(i); // to the end: it was seen last
       this.tiles.set(i, tile);
-      tile.array ??= vertexArray(gl, this.lines, [
-        ["segment", tile.segments, 4, gl.SHORT, 1],
-        ["owner", tile.owner, 1, gl.UNSIGNED_INT, 1],
-      ]);
+      tile.textures ??= [
+        texture(gl, tile.segments, 4, gl.RGBA16I, gl.RGBA_INTEGER, gl.SHORT),
+        texture(gl, tile.owner, 1, gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT),
+      ];
+      tile.textures.forEach((one, unit) => {
+        gl.activeTexture(gl.TEXTURE1 + unit);
+        gl.bindTexture(gl.TEXTURE_2D, one);
+      });
       // the differences are taken in double precision
       gl.uniform2f(this.lines.at.origin, (tile.origin[0] - view.x) * scale, (tile.origin[1] - view.y) * scale);
       gl.uniform2f(this.lines.at.unit, tile.step[0] * scale, tile.step[1] * scale);
-      gl.bindVertexArray(tile.array);
-      gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, tile.owner.length);
+      gl.drawArrays(gl.TRIANGLES, 0, 6 * tile.owner.length);
     }
     this._fetch(tiles);
   }
@@ -155,6 +217,7 @@ export class Marks {
     const gl = this.gl;
     gl.useProgram(which.program);
     gl.uniform2f(which.at.size, gl.canvas.width, gl.canvas.height);
+    gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, this.texture);
   }
 
@@ -186,9 +249,10 @@ export class Marks {
     }
     for (const [old, tile] of this.tiles) {
       if (this.tiles.size <= KEPT_TILES) break;
-      if (tile.array) release(this.gl, tile.array);
+      tile.textures?.forEach((one) => this.gl.deleteTexture(one));
       this.tiles.delete(old);
     }
+    this._stale = true;
     this.changed();
   }
 }
@@ -212,30 +276,45 @@ function program(gl, vertex, fragment) {
   return { program: made, at };
 }
 
-const buffers = new WeakMap();
+// Values as a texture `WIDTH` wide, `channels` of them a texel.
+function texture(gl, values, channels, inner, format, type) {
+  const made = gl.createTexture();
+  const rows = Math.max(1, Math.ceil(values.length / channels / WIDTH));
+  const padded = new values.constructor(rows * WIDTH * channels);
+  padded.set(values);
+  gl.bindTexture(gl.TEXTURE_2D, made);
+  gl.texImage2D(gl.TEXTURE_2D, 0, inner, WIDTH, rows, 0, format, type, padded);
+  for (const name of ["MIN", "MAG"]) gl.texParameteri(gl.TEXTURE_2D, gl[`TEXTURE_${name}_FILTER`], gl.NEAREST);
+  return made;
+}
+
+function size(canvas) {
+  return { width: canvas.clientWidth / (1 + 2 * MARGIN), height: canvas.clientHeight / (1 + 2 * MARGIN) };
+}
+
+// What the canvas shows where `view` is seen.
+function widened({ x, y, width, height, scale }) {
+  return {
+    x: x - MARGIN * width, y: y - MARGIN * height, width: (1 + 2 * MARGIN) * width, height: (1 + 2 * MARGIN) * height, scale,
+  };
+}
+
+function same(one, other) {
+  return Object.keys(one).every((key) => Math.abs(one[key] - other[key]) * one.scale < 1e-3);
+}
 
 function vertexArray(gl, { program: made }, attributes) {
   const array = gl.createVertexArray();
   gl.bindVertexArray(array);
-  buffers.set(array, []);
-  for (const [name, data, size, type, divisor = 0] of attributes) {
-    const buffer = gl.createBuffer();
-    buffers.get(array).push(buffer);
-    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+  for (const [name, data, length, type] of attributes) {
+    gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
     const place = gl.getAttribLocation(made, name);
     gl.enableVertexAttribArray(place);
-    if (type === gl.UNSIGNED_INT) gl.vertexAttribIPointer(place, size, type, 0, 0);
-    else gl.vertexAttribPointer(place, size, type, false, 0, 0);
-    gl.vertexAttribDivisor(place, divisor);
+    gl.vertexAttribPointer(place, length, type, false, 0, 0);
   }
   gl.bindVertexArray(null);
   return array;
-}
-
-function release(gl, array) {
-  for (const buffer of buffers.get(array)) gl.deleteBuffer(buffer);
-  gl.deleteVertexArray(array);
 }
 
 function median(values) {
