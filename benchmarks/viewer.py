@@ -108,7 +108,7 @@ def write_slide(source: Path, out: Path, across: int, down: int) -> None:
         image = file.pages[0].asarray()
     options = {"tile": (TILE, TILE), "photometric": "ycbcr", "subsampling": (2, 2), "compression": "jpeg"}
     with tifffile.TiffWriter(out, bigtiff=True) as writer:
-        for level in range(LEVELS):
+        for level in range(LEVELS):  # up to a block of one tile
             small = image[:: 2**level, :: 2**level]
             side = len(small) // TILE
             tiles = [
@@ -122,10 +122,6 @@ def write_slide(source: Path, out: Path, across: int, down: int) -> None:
                 encoded, shape=shape, dtype=np.uint8, resolution=resolution, resolutionunit="CENTIMETER",
                 subfiletype=int(level > 0), metadata=None, **options,
             )  # fmt: skip
-        whole = np.tile(image[::32, ::32], (down, across, 1))
-        while max(whole.shape) > 2 * TILE:
-            writer.write(whole, subfiletype=1, metadata=None, **options)
-            whole = whole[::2, ::2]
 
 
 def write_tables(table: pa.Table, measured: pa.Table, places: list[tuple[int, int]], out: Path) -> None:
