@@ -43,6 +43,23 @@ def spots(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def _chromium():
+    from browser import chromium  # selenium, which few tests need
+
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def browser(_chromium):
+    """A Selenium driver of a headless Chromium, 1400 x 1000 px, on an empty page; skips where there is none."""
+    from browser import reset
+
+    reset(_chromium)
+    return _chromium
+
+
 @pytest.fixture
 def faked_clock():
     """Environment of processes whose clock is off, "-1d" for one; skips where libfaketime is not installed."""
