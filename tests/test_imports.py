@@ -33,7 +33,7 @@ LAYERS = [
     {"options", "schema"},
     {"train"},
     {"incoming"},
-    {"plan", "commands", "ahead", "doctor", "session"},
+    {"plan", "status", "commands", "ahead", "doctor", "session"},
     {"cli"},
     {"__main__", *(f"testing.{name}" for name in ("faults", *(f"faults.{part}" for part in FAULTS)))},
 ]
