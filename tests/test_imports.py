@@ -14,7 +14,7 @@ FAULTS = ("attempt", "damage", "samples", "trial")
 """Parts of `testing` that run the command line."""
 
 LAYERS = [
-    {"cluster", "errors", "geometry", "gpus", "keys", "lease", "processes", "results"},
+    {"cluster", "errors", "geometry", "gpus", "keys", "lease", "processes", "progress", "results"},
     {"devices"},
     {"columns", "files", "runner"},
     {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
@@ -33,7 +33,7 @@ LAYERS = [
     {"options", "schema"},
     {"train"},
     {"incoming"},
-    {"plan", "commands", "ahead", "doctor", "session"},
+    {"plan", "status", "commands", "ahead", "doctor", "session"},
     {"cli"},
     {"__main__", *(f"testing.{name}" for name in ("faults", *(f"faults.{part}" for part in FAULTS)))},
 ]

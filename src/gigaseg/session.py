@@ -21,6 +21,7 @@ from gigaseg.lease import Held, Holder, Lease, take
 from gigaseg.plan import Plan, make_plan
 from gigaseg.report.runs import STEPS
 from gigaseg.results import mend_times
+from gigaseg.status.planned import keep
 
 BUSY = 75
 """Exit code when another run is at work in the results folder (EX_TEMPFAIL of sysexits.h: try again later)."""
@@ -52,7 +53,7 @@ def start(content: Mapping[str, Any], workflow: Any) -> Plan:
             executor = kwargs["executor_plugin"]
             held: AbstractContextManager[object] = nullcontext()
             if not executor.common_settings.dryrun_exec:
-                held = closing(_begin(plan, Path(workflow.workdir_init), must_know=executor.name == "slurm"))
+                held = closing(_begin(plan, Path(workflow.workdir_init), executor.name))
             with held:
                 _say(ahead(plan))
                 return execute(*args, **kwargs)
@@ -106,7 +107,7 @@ def _broken(workflow: Any) -> Iterator[tuple[str, str | None, Path | None]]:
             yield job.rule.name, dict(job.wildcards_dict or {}).get("slide"), log
 
 
-def _begin(plan: Plan, directory: Path, must_know: bool) -> Lease:
+def _begin(plan: Plan, directory: Path, executor: str) -> Lease:
     """Hold the results folder, and wait until all that an earlier run left there or on the cluster has ended."""
     results = Path(plan.config.results)
     try:
@@ -120,10 +121,11 @@ def _begin(plan: Plan, directory: Path, must_know: bool) -> Lease:
         _say(f"{dead} held this results folder and died; going on from what it finished")
         if dead.directory == str(directory):
             shutil.rmtree(directory / ".snakemake" / "locks", ignore_errors=True)
-    wait_for_earlier_jobs(directory, must_know=must_know)
+    wait_for_earlier_jobs(directory, must_know=executor == "slurm")
     if dead is not None:
         _wait_for_jobs(dead, f"{plan.config.results}/")
     mend_times(results)
+    keep(plan, executor)
     if plan.found is not None:
         plan.found.save(results)
     return lease

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -82,8 +83,24 @@ def _gate(args: Namespace) -> None:
     gate(args.cohort)
 
 
+def _status_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, nargs="?", default=Path("results"), help="its folder (default: results)")
+    parser.add_argument("--json", action="store_true", help="the same as JSON, for programs")
+
+
+def _status(args: Namespace) -> None:
+    import json
+
+    from gigaseg.status.look import status
+    from gigaseg.status.states import as_text
+
+    found = status(args.results)
+    sys.stdout.write(json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n" if args.json else as_text(found))
+
+
 COHORT: dict[str, Command] = {
     "aggregate": Command("one row a slide", _aggregate_arguments, _aggregate, lambda args: [args.out, args.table]),
     "report": Command("report of the cohort", _report_arguments, _report, written),
     "gate": Command("fail when a slide of the cohort failed", _gate_arguments, _gate, None),
+    "status": Command("where each slide of a cohort is, also while a run is at work", _status_arguments, _status, None),
 }

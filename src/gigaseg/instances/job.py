@@ -119,11 +119,13 @@ class Parts:
 
     Attributes
     ----------
+    step : that makes them.
     folder : of this digest's parts.
     format : of their tables.
     tiles : of the shard, in order.
     """
 
+    step: str
     folder: Path
     format: str
     tiles: list[Tile]
@@ -136,7 +138,7 @@ class Parts:
         state += [sha256_file(path) if path and Path(path).is_file() else None for path in side_files]
         folder = out.parent.parent if out.parent.name in ("instances", "prompts") else out.parent
         digest = job.metadata["digest"] or content_digest(state)
-        return cls(folder / ".parts" / f"{step}-{out.stem}" / digest, format, job.chosen)
+        return cls(step, folder / ".parts" / f"{step}-{out.stem}" / digest, format, job.chosen)
 
     def __len__(self) -> int:
         return -(-len(self.tiles) // PART)

@@ -18,6 +18,7 @@ from gigaseg.instances.job import Job, Parts, model_bytes, open_source
 from gigaseg.instances.one_model import around_one_model
 from gigaseg.instances.stages import STAGES, FirstLook, Ran, Step, as_images
 from gigaseg.processes import end_with_parent, keep_freed_memory
+from gigaseg.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +38,13 @@ def run_parts(job: Job, step: Step, parts: Parts, workers: int) -> Ran:
     parts.discard_others()
     missing = parts.missing()
     ran = Ran([parts.file(part) for part in range(len(parts))])
-    done = len(parts) - len(missing)
-    if done:
-        log.info("going on after %d of %d parts", done, len(parts))
+    if len(missing) < len(parts):
+        log.info("going on after %d of %d parts", len(parts) - len(missing), len(parts))
     start = time.perf_counter()
-    for part in _run(job, step, parts, missing, workers, ran):
-        done += 1
-        log.info("part %d finished, %d of %d", part, done, len(parts))
+    done = len(parts.tiles) - sum(len(parts.of(part)) for part in missing)
+    with Progress(parts.step, "tiles", len(parts.tiles) if missing else 0, done=done) as progress:
+        for part in _run(job, step, parts, missing, workers, ran):
+            progress.add(len(parts.of(part)))
     if missing:
         told = ", ".join(f"{stage} {ran.seconds[stage]:.1f} s" for stage in STAGES)
         log.info("%s; %.1f s by the clock; %d blank tiles", told, time.perf_counter() - start, ran.blank)

@@ -138,15 +138,29 @@ def _state(results: Path, slide: Expected, broken: tuple[str, Path | None] | Non
 
 def last_line(path: Path | None) -> str:
     """What a job died of, by its log: the last line of its step, else the end of a traceback, else its last line."""
+    lines = _lines(path)
+    rest = [line for line in lines if line.strip() and " INFO " not in line]
+    told = [*rest[-1:], *_ends(lines)]
+    return one_line(told[-1])[:400] if told else "killed before it could say why (out of memory, or by hand)"
+
+
+def tells_an_end(path: Path) -> bool:
+    """Whether the log of a job says what it died of."""
+    return bool(_ends(_lines(path)))
+
+
+def _lines(path: Path | None) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path else []
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path else []
     except OSError:
-        lines = []
+        return []
+
+
+def _ends(lines: list[str]) -> list[str]:
+    """The end of a traceback and the last line of the step itself, which says it best."""
     own = [line for line in lines if line.startswith("gigaseg ")]
     ends = [line for line in lines if _ERROR.match(line)]
-    rest = [line for line in lines if line.strip() and " INFO " not in line]
-    told = [*rest[-1:], *ends[-1:], *own[-1:]]
-    return one_line(told[-1])[:400] if told else "killed before it could say why (out of memory, or by hand)"
+    return [*ends[-1:], *own[-1:]]
 
 
 def _last(folder: Path) -> tuple[dict[str, State], str]:

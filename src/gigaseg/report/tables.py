@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gigaseg import progress
 from gigaseg.export.names import display_name
 
 TEXTS = frozenset({"slide", "region", "preset", "group", "segmenter", "unit", "step", "reason", "flags"})
@@ -63,18 +64,8 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> Cell:
-    """A time in the largest two units.
-
-    >>> duration(3725.0).text, duration(65).text, duration(2.34).text
-    ('1 h 02 min', '1 min 05 s', '2.3 s')
-    """
-    if seconds < 60:
-        text = f"{seconds:.1f} s"
-    elif seconds < 3600:
-        text = f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    else:
-        text = f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
-    return Cell(text, seconds)
+    """A time in its largest two units."""
+    return Cell(progress.duration(seconds), seconds)
 
 
 def memory(megabytes: float) -> Cell:

@@ -23,6 +23,7 @@ from gigaseg.instances.table import (
     instances_from_arrow,
     with_geo_metadata,
 )
+from gigaseg.progress import Progress
 from gigaseg.runner import open_runner
 from gigaseg.stitch.blocks import Cuts, Found, cut_into_blocks, find_pairs, pairs_of, scan
 from gigaseg.stitch.decisions import Decisions
@@ -160,10 +161,12 @@ def stitch(
     tally, decisions, frontier = _Tally(len(layout), kept.tiling.overlap), Decisions(len(layout)), Frontier()
     with open_runner(workers, scheduler) as runner:
         tasks = [(first, last, agreement) for first, last in cut_into_blocks(layout, block)]
-        for (_, last, _), found in zip(tasks, runner.map(find_pairs, layout, tasks)):
-            tally.found(found)
-            final = frontier.add(found.nodes, found.links, int(layout.row_start[last]))
-            _decide(*final, agreement, decisions, tally)
+        with Progress("stitch, matching", "tile instances", len(layout)) as progress:
+            for (_, last, _), found in zip(tasks, runner.map(find_pairs, layout, tasks)):
+                tally.found(found)
+                final = frontier.add(found.nodes, found.links, int(layout.row_start[last]))
+                _decide(*final, agreement, decisions, tally)
+                progress.at(int(layout.row_start[last]))
         counts = tally.counts()
         schema = with_geo_metadata(_empty(layout.classes).to_arrow()).schema
         provenance = {
@@ -176,12 +179,16 @@ def stitch(
         }
         if tolerance is not None:
             provenance |= {"regularise": tolerance, "outlines": "vector"}
-        runs = (decisions.of(begin, end) for begin, end in layout.runs(ROW_GROUP))
+        runs = layout.runs(ROW_GROUP)
         run = (
             stitched_run if tolerance is None else partial(regular_run, tolerance, metadata.get("outlines") == "pixels")
         )
-        rows = runner.map(run, layout, runs, RUNS_AT_ONCE)
-        with parquet_writer(out, schema, provenance, PLAIN_COLUMNS) as writer:
+        rows = runner.map(run, layout, (decisions.of(begin, end) for begin, end in runs), RUNS_AT_ONCE)
+        with (
+            parquet_writer(out, schema, provenance, PLAIN_COLUMNS) as writer,
+            Progress("stitch, writing", "tile instances", len(layout)) as progress,
+        ):
+            rows = progress.over(rows, (end - begin for begin, end in runs))
             tables = (table.cast(pa.schema(list(schema))) for table in numbered_rows(rows, ROW_GROUP))
             runner.consume(partial(writer.write_table, row_group_size=ROW_GROUP), tables)
     log.info("slide '%s': %s", kept.slide, ", ".join(f"{name} {value}" for name, value in asdict(counts).items()))

@@ -164,5 +164,5 @@ def _writes(results: Path, before: Mapping[Path, int]) -> bool:
 
 
 def leftovers(results: Path) -> list[Path]:
-    """Temporary files and folders, and parts of segments, in a folder of results; the cache of headers is none."""
-    return sorted(path for path in results.rglob(".*") if path.name != ".headers.json")
+    """Temporary files and folders, and parts of segments, in a folder of results; what is known of a cohort is none."""
+    return sorted(path for path in results.rglob(".*") if path.name not in (".headers.json", ".plan.json"))

@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from gigaseg import __version__
 from gigaseg.errors import FormatError, one_line
 from gigaseg.files import atomic, raise_if_failed, same_slide
+from gigaseg.progress import Progress
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.archive import ArchiveReader, ArchiveWriter, crc32
 from gigaseg.tiles.grid import Grid
@@ -76,7 +78,9 @@ def tile(info: str | Path, grid: str | Path, shard: int, out: str | Path, *, wor
         "col": [tile.col for tile in tiles],
     }
     opener = partial(SlideTiles, slide, kept.tiling)
-    write_tiles(out, provenance, kept.tiling.tile, read_tiles(opener, kept.tiling, tiles, workers, _checksum))
+    with Progress("tile", "tiles", len(tiles)) as progress:
+        pixels = progress.over(read_tiles(opener, kept.tiling, tiles, workers, _checksum), repeat(1))
+        write_tiles(out, provenance, kept.tiling.tile, pixels)
     log.info("slide '%s' shard %d: %d tiles", slide.slide, shard, len(tiles))
     return len(tiles)
 

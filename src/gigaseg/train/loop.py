@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gigaseg.files import digest
+from gigaseg.progress import Progress as Shown
 from gigaseg.train.batches import Batch, Feed
 from gigaseg.train.config import LoopConfig
 from gigaseg.train.data import Sample
@@ -136,25 +137,27 @@ class _Run:
         self.validation_rows = Table(self.out / "validation.csv", progress.step) if self.group.first else None
         self.board = Board(self.out / "events", progress.step) if self.group.first else None
         batches = self.feed.batches(progress.step * config.accumulate, config.workers)
-        begin = time.perf_counter()
-        start_step = progress.step
+        steps = config.steps if self.group.first else 0
         try:
-            while not self._finished() and (stop_after is None or progress.step < stop_after):
-                at = time.perf_counter()
-                row = self._step([next(batches) for _ in range(config.accumulate)])
-                progress.step += 1
-                progress.seconds += self.group.longest(time.perf_counter() - at)
-                for name, value in row.items():
-                    progress.sums[name] = progress.sums.get(name, 0.0) + value
-                if progress.step % config.log_every == 0:
-                    pace = (time.perf_counter() - begin) / (progress.step - start_step)
-                    self._log({name: value / config.log_every for name, value in progress.sums.items()}, pace)
-                    progress.sums = {}
-                ended = self._finished()
-                if progress.step % config.validate_every == 0 or ended:
-                    self._validate()
-                if progress.step % config.save_every == 0 or ended or progress.stopped:
-                    self._save()
+            with Shown("train", "steps", steps, done=progress.step) as shown:
+                while not self._finished() and (stop_after is None or progress.step < stop_after):
+                    at = time.perf_counter()
+                    row = self._step([next(batches) for _ in range(config.accumulate)])
+                    progress.step += 1
+                    progress.seconds += self.group.longest(time.perf_counter() - at)
+                    for name, value in row.items():
+                        progress.sums[name] = progress.sums.get(name, 0.0) + value
+                    note = None
+                    if progress.step % config.log_every == 0:
+                        note = self._log({name: value / config.log_every for name, value in progress.sums.items()})
+                        progress.sums = {}
+                    # the budget of minutes may end before the steps do
+                    shown.at(progress.step, left=progress.seconds * (1 / self._share() - 1), note=note)
+                    ended = self._finished()
+                    if progress.step % config.validate_every == 0 or ended:
+                        self._validate()
+                    if progress.step % config.save_every == 0 or ended or progress.stopped:
+                        self._save()
         finally:
             batches.close()
             if self.board is not None:
@@ -207,16 +210,14 @@ class _Run:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _log(self, row: Mapping[str, float], pace: float) -> None:
+    def _log(self, row: Mapping[str, float]) -> str:
+        """Put down the means of some steps; returns them in words."""
         if self.train_rows is None or self.board is None:
-            return
+            return ""
         step = self.progress.step
         self.train_rows.add({"step": step, **row})
         self.board.add("train", row, step)
-        share = self._share()
-        left = self.progress.seconds * (1 - share) / share
-        text = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
-        log.info("step %d (%.0f %%, %s left, %.2f s a step): %s", step, 100 * share, _clock(left), pace, text)
+        return ", ".join(f"{name} {value:.4g}" for name, value in row.items())
 
     def _validate(self) -> None:
         """Figures of the averaged weights; keep them when they are the best so far."""
@@ -244,7 +245,8 @@ class _Run:
         if self.validation_rows is not None and self.board is not None and figures:
             self.validation_rows.add({"step": progress.step, **figures})
             self.board.add("validation", figures, progress.step)
-            log.info("validation: %s", ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            log.info("validation after step %d: %s", progress.step, text)
         if better and self.group.first:
             self._write_checkpoint()
 
@@ -265,8 +267,3 @@ _FREE = (
     *("patience", "patience_after"),
 )
 """Keys that may change between starts of one run: they do not decide what is learnt."""
-
-
-def _clock(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
