@@ -29,6 +29,7 @@ from gigaseg.measure.sweep import Joiner, Statistics
 from gigaseg.measure.windows import BlockCounts, Job, Window, measure_window, shape_columns
 from gigaseg.runner import Runner, open_runner
 from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import ground_of
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
 
@@ -92,7 +93,7 @@ def measure(
     found = InstanceFile(instances)
     same_slide(slide.slide, found.metadata["slide"], instances)
     tissue = Foreground.read(foreground)
-    tiling = Tiling.of_file(instances, found.metadata)
+    tiling, ground = Tiling.of_file(instances, found.metadata), ground_of(slide)
     areas = Regions.read(regions, slide, tiling) if regions is not None else None
     statistics = None
     if config.intensity:
@@ -102,10 +103,10 @@ def measure(
     with open_runner(workers, scheduler) as runner, scratch(measurements) as folder:
         aside = Store.create(folder, found.count, {**columns, _CLASS: "i4", _REGION: "i4"})
         overview = _scan(found, tiling, aside, block)
-        job = Job(found, slide, tiling, statistics, ahead=runner.options is None)
+        job = Job(found, slide, tiling, ground, statistics, ahead=runner.options is None)
         _measure_windows(runner, job, overview.windows, aside)
         if config.spatial:
-            spatial(aside, slide, config.neighbours_within, tissue, runner, block)
+            spatial(aside, slide, ground, config.neighbours_within, tissue, runner, block)
         members = areas.assign(aside, _REGION) if areas is not None else None
         names = areas.names if areas is not None else None
         tables = _tables(aside, list(columns), found.classes, names)

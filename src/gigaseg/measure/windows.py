@@ -13,6 +13,7 @@ from gigaseg.measure.morphology import DIMENSION, morphology
 from gigaseg.measure.stream import Batch, InstanceFile
 from gigaseg.measure.sweep import BLOCK, Statistics, WindowPixels, measure_pixels
 from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import Ground
 from gigaseg.slides.registry import open_slide
 from gigaseg.tiles.tiling import Tiling
 
@@ -30,7 +31,7 @@ class Job:
     Attributes
     ----------
     instances : the slide's instances, scanned.
-    info, tiling : of the slide.
+    info, tiling, ground : of the slide.
     statistics : of pixels; None where none are measured.
     ahead : whether a thread reads pixels ahead.
     """
@@ -38,6 +39,7 @@ class Job:
     instances: InstanceFile
     info: SlideInfo
     tiling: Tiling
+    ground: Ground
     statistics: Statistics | None
     ahead: bool
 
@@ -120,9 +122,7 @@ def measure_window(job: Job, window: Window) -> WindowFound:
         (right + _MARGIN) * tiling.scale[0] if right < tiling.width else np.inf,
         (bottom + _MARGIN) * tiling.scale[1] if bottom < tiling.height else np.inf,
     )
-    step = None
-    if job.exact:
-        step = (tiling.scale[0] * job.info.pixel_size[0], tiling.scale[1] * job.info.pixel_size[1])
+    step = tiling.scale if job.exact else None
     rows, outlines, own_rows = [np.empty(0, np.int64)], [np.empty(0, object)], [np.empty(0, np.int64)]
     names = shape_columns(job.info.unit)
     shapes: list[npt.NDArray[np.float64]] = [np.empty((0, len(names)))]
@@ -131,7 +131,7 @@ def measure_window(job: Job, window: Window) -> WindowFound:
         own = (corner[:, 0] >= left) & (corner[:, 0] < right) & (corner[:, 1] >= top) & (corner[:, 1] < bottom)
         if own.any():
             own_rows.append(row[own])
-            shapes.append(_shapes(geometry[own], step, job.info.pixel_size))
+            shapes.append(_shapes(geometry[own], step, job.ground))
         if job.statistics is not None:
             rows.append(row)
             outlines.append(_to_working(geometry, tiling.scale, job.exact))
@@ -144,11 +144,11 @@ def measure_window(job: Job, window: Window) -> WindowFound:
 
 
 def _shapes(
-    geometry: npt.NDArray[np.object_], step: tuple[float, float] | None, size: tuple[float, float]
+    geometry: npt.NDArray[np.object_], step: tuple[float, float] | None, ground: Ground
 ) -> npt.NDArray[np.float64]:
     """(n, columns) in the order of `shape_columns`."""
     centroid = shapely.get_coordinates(shapely.centroid(geometry)).reshape(-1, 2)
-    found = morphology(geometry, step, size, centroid)
+    found = morphology(geometry, step, ground.stretch(centroid), centroid)
     return np.column_stack([*(found[name] for name in DIMENSION), found["orientation"], centroid])
 
 
