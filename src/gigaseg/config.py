@@ -103,6 +103,9 @@ class MeasureConfig:
     neighbours_within: float = key(
         50.0, "distance within which instances count as neighbours, in the preset's unit", low=1e-9
     )
+    region_name: str | None = key(
+        None, "property that names the polygons of the sheet's `regions`; null: region, classification, class or name"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from gigaseg.config import MeasureConfig
 from gigaseg.errors import ConfigError, FormatError, SlideError
 from gigaseg.files import with_metadata
 from gigaseg.measure.measure import measure
-from gigaseg.measure.regions import Regions
 from gigaseg.testing.labels import label_image
-from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
 from measured import instances_of, write_instances, write_slide
 
@@ -256,17 +254,6 @@ def test_classes_of_a_region_have_counts_densities_and_distributions_of_their_ow
     expected = table[table["class"] == "b"]["area_um2"]
     assert region["classes"]["b"]["measurements"]["area_um2"]["mean"] == pytest.approx(expected.mean())
     assert region["classes"]["b"]["measurements"]["area_um2"]["q75"] == pytest.approx(expected.quantile(0.75))
-
-
-def test_the_area_of_a_region_is_that_of_polygon_and_foreground():
-    rng = np.random.default_rng(0)
-    mask = rng.random((300, 40)) < 0.5
-    foreground = Foreground(mask, (10.0, 7.0), "tissue")
-    shapes = np.array([shapely.Point(180, 1000).buffer(150), shapely.box(3, 5, 390, 2090), shapely.box(9, 1, 11, 3)])
-    rows, cols = np.nonzero(mask)
-    union = shapely.union_all(shapely.box(cols * 10, rows * 7, cols * 10 + 10, rows * 7 + 7))
-    found = Regions(("a", "b", "c"), shapes).areas_px(foreground)
-    assert found == pytest.approx(shapely.area(shapely.intersection(shapes, union)), rel=1e-3, abs=1)
 
 
 def test_regions_off_the_slide_are_a_users_mistake(slide_files):

@@ -138,7 +138,7 @@ def areas_of(stretch: Values) -> Values:
 
 @dataclass(frozen=True)
 class _Base:
-    """The geographic CRS below another one: the way to it, radians of its unit, semi-axes of its ellipsoid in metres."""
+    """The geographic CRS below another one: the way to it, radians of its unit, semi-axes of its ellipsoid (m)."""
 
     to_base: Transformer
     radians: float
