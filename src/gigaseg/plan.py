@@ -249,7 +249,10 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             *(cache.sha256(path) for path in card.files(segmenter["options"])),
         ],
         # what is off counts as if there were no such key
-        "stitch": [{key: value for key, value in asdict(preset.stitch).items() if value is not None}],
+        "stitch": [
+            {key: value for key, value in asdict(preset.stitch).items() if value is not None},
+            *(["as long as on the ground there"] if preset.stitch.regularise or preset.stitch.simplify else []),
+        ],
         "measure": [asdict(preset.measure), cache.sha256(row.regions)],
         "export": colors,
         "overview": [

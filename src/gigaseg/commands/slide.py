@@ -195,6 +195,7 @@ def _segment(args: Namespace) -> None:
 def _stitch_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("instances", type=Path, nargs="+", help="instances/NNN.parquet of every shard")
     add_path(parser, "--grid", "grid.parquet")
+    parser.add_argument("--info", type=Path, help="slide.json, for lengths on the ground where an outline lies")
     add_path(parser, "--out", "instances.parquet to write")
     add_runner(parser, "tile instances")
     add_options(parser, StitchConfig)
@@ -210,6 +211,8 @@ def _stitch(args: Namespace) -> None:
         args.out,
         agreement=config.agreement,
         tolerance=config.regularise,
+        simplify=config.simplify,
+        info=args.info,
         digest=args.digest,
         **runner_options(args),
     )
