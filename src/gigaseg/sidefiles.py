@@ -99,7 +99,7 @@ def read_features(path: Path, info: SlideInfo, tiling: Tiling) -> tuple[Any, npt
         The file is missing or unreadable, does not suit the slide's CRS, or holds a coordinate that is no number or
         beyond `FARTHEST`.
     """
-    frame = _read(path)
+    frame = read_frame(path)
     if info.crs is not None and info.transform is not None:
         if frame.crs is None:
             raise FormatError(
@@ -150,7 +150,8 @@ def on_slide(geometry: npt.NDArray[np.object_], info: SlideInfo, tiling: Tiling)
     return geometry
 
 
-def _read(path: Path) -> Any:
+def read_frame(path: Path) -> Any:
+    """The GeoDataFrame of a side file as it stands; raises FormatError for a file that is missing or unreadable."""
     import geopandas
 
     if not path.is_file():

@@ -245,6 +245,19 @@ def _measure(args: Namespace) -> None:
     )
 
 
+def _regions_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "summary", "summary.json")
+    add_path(parser, "--regions", "polygons that the slide was measured by")
+    add_path(parser, "--out", "regions.gpkg to write")
+    add_options(parser, MeasureConfig, ("region_name",))
+
+
+def _regions(args: Namespace) -> None:
+    from gigaseg.measure.regions_map import regions_map
+
+    regions_map(args.summary, args.regions, args.out, named_by=from_options(MeasureConfig, args).region_name)
+
+
 def _export_arguments(parser: ArgumentParser) -> None:
     from gigaseg.export.formats import FORMATS
 
@@ -303,6 +316,7 @@ SLIDE: dict[str, Command] = {
     "segment": Command("instances of a shard's tiles", _segment_arguments, _segment, written),
     "stitch": Command("instances of the slide, exact at seams", _stitch_arguments, _stitch, written),
     "measure": Command("measurements and summary", _measure_arguments, _measure, lambda args: [args.out, args.summary]),
+    "regions": Command("regions with their statistics, for QGIS", _regions_arguments, _regions, written),
     "export": Command("instances for QuPath and GIS", _export_arguments, _export, written),
     "overview": Command("picture of a slide with its instances", _overview_arguments, _overview, written),
 }

@@ -170,17 +170,17 @@ def _rows(slide: str, path: Path) -> list[_Found]:
         "segmenter": summary["segmenter"],
         "unit": summary["unit"],
     }
-    whole = {**row, **_numbers(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
+    whole = {**row, **cells(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
     statistics = {name for found in summary["measurements"].values() for name in found} - {"mean", "sd"}
     quantiles = frozenset(float(name.removeprefix("q")) for name in statistics)
     regions = summary.get("regions", {})
     return [
         _Found(whole, _distributions(summary), quantiles),
-        *(_Found({**row, "region": name, **_numbers(of)}, _distributions(of)) for name, of in regions.items()),
+        *(_Found({**row, "region": name, **cells(of)}, _distributions(of)) for name, of in regions.items()),
     ]
 
 
-def _numbers(summary: dict[str, Any]) -> Row:
+def cells(summary: dict[str, Any]) -> Row:
     """Cells of a slide or a region."""
     row: Row = {"instances": summary["instances"]}
     row |= {key: value for key, value in summary.items() if key.startswith(("foreground_", *_BY_AREA))}

@@ -28,7 +28,7 @@ class SlideNumbers:
     names, read : columns of measurements, and what gives one of them, (n,), NaN where it has no value.
     class_index, classes : (n,) into the names of the classes.
     mean_score : None for no instance.
-    foreground : (1 + regions,) area that densities refer to, of the slide and of each region, in square units of length.
+    foreground : (1 + regions,) area that densities refer to, of the slide and of each region, square units of length.
     covered : (1 + regions, 1 + classes) what of it lies under instances: of all classes, then of each.
     cut : instances cut where no tile was kept.
     unmatched : instances cut at a seam to which nothing beyond it was joined.
