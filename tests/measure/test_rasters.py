@@ -1,6 +1,9 @@
 """Rasters from their file to the summary: densities, coverage and regions on the ground."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -77,8 +80,8 @@ def test_a_tall_raster_in_degrees_has_geodesic_areas_and_density_at_its_top_too(
     assert summary["density_per_km2"] == pytest.approx(3 / area, rel=1e-5)
     assert summary["coverage"] == pytest.approx(geodesic_areas(houses).sum() / 1e6 / area, rel=1e-3)
     centre = shapely.get_coordinates(shapely.centroid(houses.geometry.to_numpy()))
-    _, _, apart = WGS84.inv(*centre[1], *centre[2])
-    assert table["nn_distance_m"].min() == pytest.approx(apart, rel=1e-3)
+    apart = [WGS84.inv(*centre[i], *centre[j])[2] for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert table["nn_distance_m"].min() == pytest.approx(min(apart), rel=1e-3)
 
 
 @pytest.mark.parametrize("crs", [4326, 3857, 32633])
@@ -165,3 +168,20 @@ def test_a_property_that_no_polygon_has_is_told_with_those_there_are(districts, 
     told = capsys.readouterr().err
     assert "districts.gpkg: unknown property 'distrct'" in told
     assert "district, name" in told
+
+
+def test_the_commands_of_the_page_on_buildings_work(districts, tmp_path, monkeypatch):
+    folder, summary, _ = districts
+    page = Path(__file__).parents[2] / "docs" / "buildings.md"
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    assert {words[1] for words in commands} == {"inspect", "grid", "segment", "stitch", "measure", "regions"}
+    (tmp_path / "town.tif").symlink_to(folder / "r.tif")
+    (tmp_path / "districts.gpkg").symlink_to(folder / "districts.gpkg")
+    geopandas.read_file(folder / "r" / "houses.gpkg").to_file(tmp_path / "town_buildings.geojson")
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        assert main(words[1:]) == 0
+    found = json.loads(Path("summary.json").read_text())
+    assert found["regions"]["west"]["instances"] == summary["regions"]["west"]["instances"]
+    assert len(geopandas.read_file("regions.gpkg")) == 4
