@@ -42,13 +42,15 @@ class PixelAreas:
         self._same = float(areas[0]) if np.ptp(areas) == 0 else None
         self._spline = RectBivariateSpline(y, x, areas.reshape(_NODES, _NODES)) if self._same is None else None
 
-    def at(self, x: Values, y: Values) -> Values:
+    def at(self, x: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> Values:
         """(n,) areas at places in level-0 px."""
         if self._spline is None:
             return np.full(len(x), self._same)
         return np.asarray(self._spline.ev(y, x)).clip(0)
 
-    def mean(self, start: Values, stop: Values, y: Values) -> Values:
+    def mean(
+        self, start: npt.NDArray[np.floating], stop: npt.NDArray[np.floating], y: npt.NDArray[np.floating]
+    ) -> Values:
         """(n,) mean area of the pixels of runs along x (Simpson's rule)."""
         if self._spline is None:
             return np.full(len(y), self._same)
@@ -165,7 +167,7 @@ def _cover(
         covered[0, column] = area.sum()
         if len(within.row):
             covered[1:, column] = _under(joined, area, within, tiling.width + 1, len(regions))
-    return valid, covered
+    return np.asarray(valid, np.float64), covered
 
 
 class _Rows:
@@ -222,4 +224,5 @@ def _under(joined: Runs, area: Values, within: Runs, pitch: int, regions: int) -
         return np.asarray(below[last] + area[last] * share)
 
     row = within.row * pitch
-    return np.bincount(within.owner, before(row + within.stop) - before(row + within.start), regions)
+    area_in = before(row + within.stop) - before(row + within.start)
+    return np.asarray(np.bincount(within.owner, area_in, regions), np.float64)

@@ -141,7 +141,7 @@ def measure_strip(job: Neighbourhood, strip: tuple[float, float]) -> StripFound:
     every, centroid = job.points.between(low, high)
     own = np.isin(every, row, assume_unique=True)
     place = job.ground.place(centroid)
-    lost = ~np.isfinite(place).all(axis=1)  # outside the area in which the CRS is defined
+    lost = np.asarray(~np.isfinite(place).all(axis=1))  # outside the area in which the CRS is defined
     place[lost] = _NOWHERE
     tree, mine = cKDTree(place), place[own]
     nearest = tree.query(mine, k=2)[0][:, 1] if len(mine) else np.empty(0)

@@ -75,7 +75,7 @@ def redrawn_run(redraw: Redraw, layout: Layout, decided: Decided) -> pa.Table:
         outlines = from_wkb(table["geometry"])
         centre = shapely.get_coordinates(shapely.centroid(outlines)).reshape(-1, 2)
         stretch = redraw.ground.stretch(centre)
-        nowhere = ~np.isfinite(stretch).all(axis=(1, 2))
+        nowhere = np.asarray(~np.isfinite(stretch).all(axis=(1, 2)))
         stretch = np.where(nowhere[:, None, None], np.diag(np.asarray(tiling.pixel_size) / tiling.scale), stretch)
         drawn = _stretched(outlines, stretch)
         if redraw.regularise is not None:
@@ -85,7 +85,7 @@ def redrawn_run(redraw: Redraw, layout: Layout, decided: Decided) -> pa.Table:
     changed = np.flatnonzero([before is not after for before, after in zip(drawn, new)])
     if not len(changed):
         return table
-    geometry = _stretched(new[changed], np.linalg.inv(stretch[changed]))
+    geometry = _stretched(new[changed], np.asarray(np.linalg.inv(stretch[changed]), np.float64))
     wkb = pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary())
     box = box_array(table["bbox"])
     box[changed] = shapely.bounds(geometry)
