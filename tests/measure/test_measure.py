@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from gigaseg.config import MeasureConfig
 from gigaseg.errors import ConfigError, FormatError, SlideError
 from gigaseg.files import with_metadata
 from gigaseg.measure.measure import measure
+from gigaseg.measure.regions_map import regions_map
 from gigaseg.testing.labels import label_image
 from gigaseg.tiles.tiling import Tiling
 from measured import instances_of, write_instances, write_slide
@@ -238,6 +240,11 @@ def test_regions_count_what_lies_in_them_over_their_own_foreground(slide_files):
     assert found["inner"]["density_per_mm2"] is None
     assert found["low"]["measurements"]["area_um2"]["mean"] == 4
     assert pq.read_table(files.measurements)["region"].to_pylist() == ["inner", "top", "low", None, "low"]
+    regions_map(files.summary, files.info, regions, files.folder / "regions.gpkg")
+    drawn = geopandas.read_file(files.folder / "regions.gpkg")
+    assert not drawn.crs.is_geographic  # pixels, though GeoJSON without a word is in degrees
+    assert drawn["instances"].tolist() == [1, 2, 2]
+    assert drawn.total_bounds.tolist() == [0, 0, 100, 100]
 
 
 def test_classes_of_a_region_have_counts_densities_and_distributions_of_their_own(slide_files):

@@ -140,7 +140,13 @@ def test_regions_of_another_crs_overlap_and_have_their_own_ground(districts):
 
 def test_the_map_of_regions_has_every_polygon_its_numbers_and_its_crs(districts):
     folder, summary, frame = districts
-    words = ["regions", f"{folder}/r/summary.json", f"--regions={folder}/districts.gpkg", "--region-name=district"]
+    words = [
+        "regions",
+        f"{folder}/r/summary.json",
+        f"--info={folder}/r/slide.json",
+        f"--regions={folder}/districts.gpkg",
+        "--region-name=district",
+    ]
     for name in ("one.gpkg", "two.gpkg"):
         assert main([*words, f"--out={folder}/{name}"]) == 0
     assert (folder / "one.gpkg").read_bytes() == (folder / "two.gpkg").read_bytes()

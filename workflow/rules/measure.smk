@@ -29,6 +29,7 @@ rule measure:
 rule regions:
     input:
         summary=rules.measure.output.summary,
+        info=rules.inspect.output.info,
     output:
         map=f"{RESULTS}/{{slide}}/regions.gpkg",
         run=f"{RESULTS}/{{slide}}/run/regions.json",
@@ -43,5 +44,5 @@ rule regions:
         options=options("regions"),
         digest=digest("regions"),
     shell:
-        "gigaseg regions {input.summary:q} {params.options:q} --out {output.map:q} --slide {wildcards.slide}"
-        " --digest {params.digest} --run-record {output.run:q} --record-failure 2> {log:q}"
+        "gigaseg regions {input.summary:q} --info {input.info:q} {params.options:q} --out {output.map:q}"
+        " --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q} --record-failure 2> {log:q}"

@@ -247,6 +247,7 @@ def _measure(args: Namespace) -> None:
 
 def _regions_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "summary", "summary.json")
+    add_path(parser, "--info", "slide.json")
     add_path(parser, "--regions", "polygons that the slide was measured by")
     add_path(parser, "--out", "regions.gpkg to write")
     add_options(parser, MeasureConfig, ("region_name",))
@@ -255,7 +256,8 @@ def _regions_arguments(parser: ArgumentParser) -> None:
 def _regions(args: Namespace) -> None:
     from gigaseg.measure.regions_map import regions_map
 
-    regions_map(args.summary, args.regions, args.out, named_by=from_options(MeasureConfig, args).region_name)
+    named_by = from_options(MeasureConfig, args).region_name
+    regions_map(args.summary, args.info, args.regions, args.out, named_by=named_by)
 
 
 def _export_arguments(parser: ArgumentParser) -> None:

@@ -12,11 +12,12 @@ import numpy as np
 import pyogrio
 import shapely
 
-from gigaseg.files import atomic, read_json
+from gigaseg.files import atomic, read_json, same_slide
 from gigaseg.measure.aggregate import cells
 from gigaseg.measure.measure import SUMMARY_FORMAT
 from gigaseg.measure.regions import name_columns, united_by_name
 from gigaseg.sidefiles import class_names, read_frame, repair
+from gigaseg.slides.base import SlideInfo
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +26,16 @@ LAYER = "regions"
 _EPOCH = "1970-01-01T00:00:00.000Z"
 
 
-def regions_map(summary: str | Path, regions: str | Path, out: str | Path, *, named_by: str | None = None) -> None:
+def regions_map(
+    summary: str | Path, info: str | Path, regions: str | Path, out: str | Path, *, named_by: str | None = None
+) -> None:
     """Write a GeoPackage with one row a region: its name, its numbers as in cohort.tsv, and its outline.
 
     Parameters
     ----------
-    summary : summary.json of the slide.
+    summary, info : summary.json and slide.json of the slide.
     regions : the file of polygons that it was measured by; outlines and CRS are those of this file, also of what lies
-        off the slide. Polygons of one name are one row.
+        off the slide. A slide without CRS has none here either: level-0 px. Polygons of one name are one row.
     out : the file to write. It has the same bytes whenever it is written.
     named_by : property that names the polygons, as for `gigaseg.measure.regions.Regions.read`.
 
@@ -43,8 +46,10 @@ def regions_map(summary: str | Path, regions: str | Path, out: str | Path, *, na
     """
     import geopandas
 
-    content = read_json(summary, SUMMARY_FORMAT)
+    content, slide = read_json(summary, SUMMARY_FORMAT), SlideInfo.read(info)
+    same_slide(slide.slide, content["slide"], summary)
     frame = read_frame(Path(regions))
+    crs = frame.crs if slide.crs is not None and slide.transform is not None else None
     geometry = np.asarray(shapely.force_2d(frame.geometry.to_numpy()), dtype=object)
     polygonal = np.isin(shapely.get_type_id(geometry), (3, 6)) & ~shapely.is_empty(geometry)
     geometry, _ = repair(geometry[polygonal])
@@ -59,7 +64,7 @@ def regions_map(summary: str | Path, regions: str | Path, out: str | Path, *, na
     parts, owner = shapely.get_parts(outlines, return_index=True)
     solid = shapely.get_dimensions(parts) == 2  # what is left of a polygon without an area is none
     drawn = shapely.multipolygons(parts[solid], indices=owner[solid], out=np.full(len(rows), None, object))
-    found = geopandas.GeoDataFrame(table, geometry=drawn, crs=frame.crs).astype(kinds)
+    found = geopandas.GeoDataFrame(table, geometry=drawn, crs=crs).astype(kinds)
     stream = io.BytesIO()
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
@@ -72,7 +77,7 @@ def regions_map(summary: str | Path, regions: str | Path, out: str | Path, *, na
                 driver="GPKG",
                 layer=LAYER,
                 geometry_type="MultiPolygon",
-                layer_options={} if frame.crs is not None else {"SRID": "-1"},
+                layer_options={} if crs is not None else {"SRID": "-1"},
             )
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
