@@ -39,3 +39,4 @@ rule all:
         f"{RESULTS}/report.html",
         collect(f"{RESULTS}/{{slide}}/instances.parquet", slide=PLAN.slides),
         exports(),
+        region_maps(),

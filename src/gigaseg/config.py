@@ -79,6 +79,11 @@ class StitchConfig:
         "2 working px or so; null: outlines as drawn",
         low=1e-9,
     )
+    simplify: float | None = key(
+        None,
+        "how far outlines with fewer corners may lie from those drawn, in unit; null: no corner is left out",
+        low=1e-9,
+    )
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,9 @@ class MeasureConfig:
     spatial: bool = key(True, "distance to the nearest neighbour, number of neighbours, local density")
     neighbours_within: float = key(
         50.0, "distance within which instances count as neighbours, in the preset's unit", low=1e-9
+    )
+    region_name: str | None = key(
+        None, "property that names the polygons of the sheet's `regions`; null: region, classification, class or name"
     )
 
 
@@ -256,6 +264,8 @@ def _check_preset(path: str, preset: Preset) -> list[str]:
     errors = []
     if preset.working_resolution is not None and preset.object_diameter is not None:
         errors.append(f"{path}: working_resolution and object_diameter are both set, accepted: one of them")
+    if preset.stitch.regularise is not None and preset.stitch.simplify is not None:
+        errors.append(f"{path}.stitch: regularise and simplify are both set, accepted: one of them")
     if not _DEVICE.fullmatch(preset.segmenter.device):
         errors.append(f"{path}.segmenter.device is '{preset.segmenter.device}', accepted: auto, cpu, cuda, cuda:N")
     # a bare name is looked up when the cohort is planned

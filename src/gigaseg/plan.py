@@ -17,7 +17,7 @@ from typing import Any
 from gigaseg.config import Config, Preset, load_config
 from gigaseg.errors import UserError
 from gigaseg.incoming import SHEET, Found, find_slides
-from gigaseg.options import prompt_options, step_options
+from gigaseg.options import prompt_options, step_options, to_options
 from gigaseg.results import check_place
 from gigaseg.segmenters.card import Card, read_card
 from gigaseg.sheet import BadRow, Row, read_sheet
@@ -25,8 +25,8 @@ from gigaseg.sheet import BadRow, Row, read_sheet
 log = logging.getLogger(__name__)
 
 REVISIONS = {
-    "inspect": 1, "grid": 2, "tile": 1, "propose": 2, "prompt": 2, "segment": 3, "stitch": 1, "measure": 3, "export": 1,
-    "overview": 1, "aggregate": 2, "report": 1,
+    "inspect": 1, "grid": 2, "tile": 1, "propose": 2, "prompt": 2, "segment": 3, "stitch": 1, "measure": 4,
+    "regions": 1, "export": 1, "overview": 1, "aggregate": 3, "report": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
 
@@ -42,8 +42,8 @@ class SlidePlan:
     tiles : number of tiles of the bounding grid, of which those with foreground are kept; 1 for a slide that cannot
         be opened.
     shards : number of shards, from the bounding grid.
-    digests : by step; of `prompt` only where the segmenter needs prompts, or takes points and the row has some; of
-        `propose` only where the segmenter finds its prompts itself.
+    digests : by step; of `regions` only where the row has some, of `prompt` only where the segmenter needs prompts, or
+        takes points and the row has some; of `propose` only where the segmenter finds its prompts itself.
     options : command-line options by step.
     """
 
@@ -170,6 +170,7 @@ def _plan_slide(row: Row, config: Config, cache: _Cache) -> SlidePlan:
             options["prompt"].append(f"--prompts={row.prompts}")
     if row.regions:
         options["measure"].append(f"--regions={row.regions}")
+        options["regions"] = [f"--regions={row.regions}", *to_options(preset.measure, ("region_name",))]
     from gigaseg.tiles.working import shards_of
 
     tiles = cache.tiles(row, preset, card)
@@ -249,8 +250,12 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
             *(cache.sha256(path) for path in card.files(segmenter["options"])),
         ],
         # what is off counts as if there were no such key
-        "stitch": [{key: value for key, value in asdict(preset.stitch).items() if value is not None}],
+        "stitch": [
+            {key: value for key, value in asdict(preset.stitch).items() if value is not None},
+            *(["as long as on the ground there"] if preset.stitch.regularise or preset.stitch.simplify else []),
+        ],
         "measure": [asdict(preset.measure), cache.sha256(row.regions)],
+        "regions": [],
         "export": colors,
         "overview": [
             report["overview_px"],
@@ -264,7 +269,7 @@ def _digests(row: Row, preset: Preset, card: Card, config: Config, cache: _Cache
     upstream = {
         "inspect": None, "grid": "inspect", "tile": "grid", **before_segment,
         "segment": "prompt" if before_segment else "grid", "stitch": "segment", "measure": "stitch",
-        "export": "measure", "overview": "stitch",
+        **({"regions": "measure"} if row.regions else {}), "export": "measure", "overview": "stitch",
     }  # fmt: skip
     digests: dict[str, str] = {}
     for step, before in upstream.items():

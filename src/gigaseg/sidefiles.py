@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from gigaseg.errors import FormatError, is_machine_fault, one_line
+from gigaseg.errors import FormatError, is_machine_fault, one_line, unknown
 from gigaseg.slides.base import SlideInfo
 from gigaseg.tiles.tiling import Tiling
 
@@ -46,12 +46,15 @@ class Polygons:
     classes: tuple[str, ...]
 
 
-def read_polygons(path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[str] = _CLASS_COLUMNS) -> Polygons:
+def read_polygons(
+    path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[str] = _CLASS_COLUMNS, *, required: bool = False
+) -> Polygons:
     """Read the polygons of a GeoJSON (QuPath's export too), GeoPackage, shapefile or GeoParquet file.
 
     Coordinates are level-0 px of the slide; for a georeferenced slide they are in the file's CRS and are transformed
     to the slide's. Invalid geometries are repaired, empty ones and other types left out, both counted in the log.
-    The class of a polygon is the first of its properties `names` that says something.
+    The class of a polygon is the first of its properties `names` that says something; with `required` the file has to
+    have one of them.
 
     Raises
     ------
@@ -59,6 +62,9 @@ def read_polygons(path: Path, info: SlideInfo, tiling: Tiling, names: Sequence[s
         The file is missing or unreadable, holds no polygon, or none of its polygons lies on the slide.
     """
     frame, geometry = read_features(path, info, tiling)
+    has = [str(name) for name in frame.columns if name != frame.geometry.name]
+    if required and not set(names) & set(has):
+        raise FormatError(f"{path}: {unknown('property', names[0], has)}")
     polygonal = np.isin(shapely.get_type_id(geometry), (3, 6)) & ~shapely.is_empty(geometry)
     if not polygonal.any():
         raise FormatError(f"{path}: {len(geometry)} features, none of them a polygon; expected polygons")
@@ -93,7 +99,7 @@ def read_features(path: Path, info: SlideInfo, tiling: Tiling) -> tuple[Any, npt
         The file is missing or unreadable, does not suit the slide's CRS, or holds a coordinate that is no number or
         beyond `FARTHEST`.
     """
-    frame = _read(path)
+    frame = read_frame(path)
     if info.crs is not None and info.transform is not None:
         if frame.crs is None:
             raise FormatError(
@@ -144,7 +150,8 @@ def on_slide(geometry: npt.NDArray[np.object_], info: SlideInfo, tiling: Tiling)
     return geometry
 
 
-def _read(path: Path) -> Any:
+def read_frame(path: Path) -> Any:
+    """The GeoDataFrame of a side file as it stands; raises FormatError for a file that is missing or unreadable."""
     import geopandas
 
     if not path.is_file():

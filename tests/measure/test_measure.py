@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,9 +14,8 @@ from gigaseg.config import MeasureConfig
 from gigaseg.errors import ConfigError, FormatError, SlideError
 from gigaseg.files import with_metadata
 from gigaseg.measure.measure import measure
-from gigaseg.measure.regions import Regions
+from gigaseg.measure.regions_map import regions_map
 from gigaseg.testing.labels import label_image
-from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
 from measured import instances_of, write_instances, write_slide
 
@@ -240,6 +240,11 @@ def test_regions_count_what_lies_in_them_over_their_own_foreground(slide_files):
     assert found["inner"]["density_per_mm2"] is None
     assert found["low"]["measurements"]["area_um2"]["mean"] == 4
     assert pq.read_table(files.measurements)["region"].to_pylist() == ["inner", "top", "low", None, "low"]
+    regions_map(files.summary, files.info, regions, files.folder / "regions.gpkg")
+    drawn = geopandas.read_file(files.folder / "regions.gpkg")
+    assert not drawn.crs.is_geographic  # pixels, though GeoJSON without a word is in degrees
+    assert drawn["instances"].tolist() == [1, 2, 2]
+    assert drawn.total_bounds.tolist() == [0, 0, 100, 100]
 
 
 def test_classes_of_a_region_have_counts_densities_and_distributions_of_their_own(slide_files):
@@ -256,17 +261,6 @@ def test_classes_of_a_region_have_counts_densities_and_distributions_of_their_ow
     expected = table[table["class"] == "b"]["area_um2"]
     assert region["classes"]["b"]["measurements"]["area_um2"]["mean"] == pytest.approx(expected.mean())
     assert region["classes"]["b"]["measurements"]["area_um2"]["q75"] == pytest.approx(expected.quantile(0.75))
-
-
-def test_the_area_of_a_region_is_that_of_polygon_and_foreground():
-    rng = np.random.default_rng(0)
-    mask = rng.random((300, 40)) < 0.5
-    foreground = Foreground(mask, (10.0, 7.0), "tissue")
-    shapes = np.array([shapely.Point(180, 1000).buffer(150), shapely.box(3, 5, 390, 2090), shapely.box(9, 1, 11, 3)])
-    rows, cols = np.nonzero(mask)
-    union = shapely.union_all(shapely.box(cols * 10, rows * 7, cols * 10 + 10, rows * 7 + 7))
-    found = Regions(("a", "b", "c"), shapes).areas_px(foreground)
-    assert found == pytest.approx(shapely.area(shapely.intersection(shapes, union)), rel=1e-3, abs=1)
 
 
 def test_regions_off_the_slide_are_a_users_mistake(slide_files):

@@ -17,6 +17,7 @@ from gigaseg.measure.incircle import side_of_circle
 from gigaseg.measure.spatial import spatial, spatial_columns
 from gigaseg.measure.store import Store
 from gigaseg.runner import Runner
+from gigaseg.slides.ground import Flat
 from gigaseg.testing.array_slide import ArraySlide
 from gigaseg.tiles.foreground import Foreground
 from stitching import steady
@@ -34,7 +35,7 @@ def neighbourhoods(centroid, size=(1.0, 1.0), radius=30.0, block=ALL):
         store = Store.create(Path(folder), len(centroid), dict.fromkeys(places, "f8") | dict.fromkeys(names, "f8"))
         for name, values in zip(places, centroid.T):
             store.write(name, slice(None), values)
-        spatial(store, replace(INFO, pixel_size=size), radius, EVERYWHERE, Runner(1, None), block)
+        spatial(store, replace(INFO, pixel_size=size), Flat(size), radius, EVERYWHERE, Runner(1, None), block)
         return {name: store.read(name) for name in names}
 
 

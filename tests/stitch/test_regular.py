@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from pyproj import CRS
 from rasterio.features import rasterize
 from shapely.affinity import rotate
 
@@ -13,7 +14,9 @@ from gigaseg.cli import main
 from gigaseg.errors import ConfigError
 from gigaseg.instances.polygons import polygons_from_labels
 from gigaseg.instances.table import Instances, read_instances
+from gigaseg.slides.ground import areas_of, ground_of
 from gigaseg.stitch.stitch import stitch
+from gigaseg.testing.array_slide import ArraySlide
 from stitching import full_grid, oracle, write_shards
 
 SIZE = (0.5, 0.4)
@@ -117,3 +120,37 @@ def test_a_tolerance_that_is_no_length_is_told(shards):
     for tolerance in (0.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match=r"--regularise is .*, accepted: a number above 0"):
             stitched(shards, "wrong.parquet", tolerance=tolerance)
+
+
+def test_simplified_outlines_lie_within_the_tolerance_on_the_ground(shards):
+    _, before, _ = in_metres(stitched(shards, "plain.parquet"))
+    found, after, metadata = in_metres(stitched(shards, "simple.parquet", simplify=0.7))
+    assert metadata["simplify"] == 0.7
+    assert metadata["outlines"] == "vector"
+    assert "regularise" not in metadata
+    assert len(after) == len(before)
+    assert shapely.hausdorff_distance(shapely.boundary(before), shapely.boundary(after), densify=0.02).max() <= 0.7001
+    assert shapely.get_num_coordinates(after).sum() < 0.4 * shapely.get_num_coordinates(before).sum()
+    box = pq.read_table(shards[0].parent / "simple.parquet", columns=["bbox"])["bbox"].to_pylist()
+    np.testing.assert_allclose([tuple(row.values()) for row in box], shapely.bounds(found.geometry), rtol=0, atol=1e-9)
+
+
+def test_the_tolerance_is_that_of_the_place_and_not_of_the_middle_of_the_raster(shards):
+    # far north in web mercator, where a metre of the map is less than half a metre on the ground
+    info = replace(
+        ArraySlide(np.zeros((1, 1, 3), np.uint8)).info, slide="s", unit="m", pixel_size_source="metadata",
+        crs=CRS(3857).to_wkt(), transform=(0.5, 0, 1e6, 0, -0.5, 9_000_000),
+    )  # fmt: skip
+    info.write(shards[0].parent / "slide.json")
+    factor = np.sqrt(areas_of(ground_of(info).stretch(np.zeros((1, 2)))))[0]
+    found, _, _ = in_metres(stitched(shards, "there.parquet", simplify=0.7, info=shards[0].parent / "slide.json"))
+    before, _, _ = in_metres(stitched(shards, "plain.parquet"))
+    apart = shapely.hausdorff_distance(
+        shapely.boundary(before.geometry), shapely.boundary(found.geometry), densify=0.02
+    )
+    assert 0.5 * 0.7 < apart.max() * factor <= 0.7001
+
+
+def test_right_angles_and_fewer_corners_exclude_each_other(shards):
+    with pytest.raises(ConfigError, match="--regularise and --simplify are both given, accepted: one of them"):
+        stitched(shards, "wrong.parquet", tolerance=1.0, simplify=1.0)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import geopandas
 import pytest
 
 from cohorts import ONE_SHARD, ROOT, TILES, preset, write_slide
@@ -185,10 +186,12 @@ def test_regions_of_the_sheet_are_reported_and_changed_ones_run_measure_but_not_
     with cohort.path("cohort.tsv").open() as stream:
         found = [(row["slide"], row["region"]) for row in csv.DictReader(stream, delimiter="\t")]
     assert found == [("a", ""), ("a", "left"), ("b", "")]
+    assert geopandas.read_file(cohort.path("a", "regions.gpkg"))["region"].tolist() == ["left"]
+    assert not cohort.path("b", "regions.gpkg").exists()
     pooled = cohort.path("cohort_measurements.tsv").read_text()
     assert "haematoxylin_od_mean" in pooled
     assert cohort.planned() == {}
     write("west")
     planned = cohort.planned()
-    assert planned["measure"] == 1
+    assert planned["measure"] == planned["regions"] == 1
     assert "stitch" not in planned

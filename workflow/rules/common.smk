@@ -100,3 +100,12 @@ def exports():
         for name, slide in PLAN.slides.items()
         for format in slide.preset.export
     ]
+
+
+def region_maps():
+    """The map of regions of every slide that has some."""
+    return [
+        f"{RESULTS}/{name}/regions.gpkg"
+        for name, slide in PLAN.slides.items()
+        if slide.row.regions
+    ]

@@ -2,6 +2,7 @@ rule stitch:
     input:
         instances=shard_instances,
         grid=rules.grid.output.grid,
+        info=rules.inspect.output.info,
     output:
         instances=f"{RESULTS}/{{slide}}/instances.parquet",
         run=f"{RESULTS}/{{slide}}/run/stitch.json",
@@ -19,6 +20,6 @@ rule stitch:
         options=options("stitch"),
         digest=digest("stitch"),
     shell:
-        "gigaseg stitch {params.options:q} --workers {threads} --grid {input.grid:q} --out {output.instances:q}"
+        "gigaseg stitch {params.options:q} --workers {threads} --grid {input.grid:q} --info {input.info:q} --out {output.instances:q}"
         " --slide {wildcards.slide} --digest {params.digest} --run-record {output.run:q} --record-failure"
         " {input.instances:q} 2> {log:q}"

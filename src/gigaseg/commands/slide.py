@@ -195,6 +195,7 @@ def _segment(args: Namespace) -> None:
 def _stitch_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("instances", type=Path, nargs="+", help="instances/NNN.parquet of every shard")
     add_path(parser, "--grid", "grid.parquet")
+    parser.add_argument("--info", type=Path, help="slide.json, for lengths on the ground where an outline lies")
     add_path(parser, "--out", "instances.parquet to write")
     add_runner(parser, "tile instances")
     add_options(parser, StitchConfig)
@@ -210,6 +211,8 @@ def _stitch(args: Namespace) -> None:
         args.out,
         agreement=config.agreement,
         tolerance=config.regularise,
+        simplify=config.simplify,
+        info=args.info,
         digest=args.digest,
         **runner_options(args),
     )
@@ -240,6 +243,21 @@ def _measure(args: Namespace) -> None:
         digest=args.digest,
         **runner_options(args),
     )
+
+
+def _regions_arguments(parser: ArgumentParser) -> None:
+    add_path(parser, "summary", "summary.json")
+    add_path(parser, "--info", "slide.json")
+    add_path(parser, "--regions", "polygons that the slide was measured by")
+    add_path(parser, "--out", "regions.gpkg to write")
+    add_options(parser, MeasureConfig, ("region_name",))
+
+
+def _regions(args: Namespace) -> None:
+    from gigaseg.measure.regions_map import regions_map
+
+    named_by = from_options(MeasureConfig, args).region_name
+    regions_map(args.summary, args.info, args.regions, args.out, named_by=named_by)
 
 
 def _export_arguments(parser: ArgumentParser) -> None:
@@ -300,6 +318,7 @@ SLIDE: dict[str, Command] = {
     "segment": Command("instances of a shard's tiles", _segment_arguments, _segment, written),
     "stitch": Command("instances of the slide, exact at seams", _stitch_arguments, _stitch, written),
     "measure": Command("measurements and summary", _measure_arguments, _measure, lambda args: [args.out, args.summary]),
+    "regions": Command("regions with their statistics, for QGIS", _regions_arguments, _regions, written),
     "export": Command("instances for QuPath and GIS", _export_arguments, _export, written),
     "overview": Command("picture of a slide with its instances", _overview_arguments, _overview, written),
 }

@@ -21,6 +21,9 @@ from gigaseg.measure.pool import Source, pool
 log = logging.getLogger(__name__)
 
 COHORT_FORMAT = "gigaseg/cohort/1"
+_BY_AREA = ("density_", "coverage", "covered_")
+"""How the cells begin that refer to an area."""
+
 _BATCH = 256
 """Rows of cohort.parquet written at a time: with a thousand columns some 30 MB."""
 
@@ -167,26 +170,26 @@ def _rows(slide: str, path: Path) -> list[_Found]:
         "segmenter": summary["segmenter"],
         "unit": summary["unit"],
     }
-    whole = {**row, **_numbers(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
+    whole = {**row, **cells(summary), "mean_score": summary["mean_score"], "flags": "; ".join(summary["flags"])}
     statistics = {name for found in summary["measurements"].values() for name in found} - {"mean", "sd"}
     quantiles = frozenset(float(name.removeprefix("q")) for name in statistics)
     regions = summary.get("regions", {})
     return [
         _Found(whole, _distributions(summary), quantiles),
-        *(_Found({**row, "region": name, **_numbers(of)}, _distributions(of)) for name, of in regions.items()),
+        *(_Found({**row, "region": name, **cells(of)}, _distributions(of)) for name, of in regions.items()),
     ]
 
 
-def _numbers(summary: dict[str, Any]) -> Row:
+def cells(summary: dict[str, Any]) -> Row:
     """Cells of a slide or a region."""
     row: Row = {"instances": summary["instances"]}
-    row |= {key: value for key, value in summary.items() if key.startswith(("foreground_", "density_"))}
+    row |= {key: value for key, value in summary.items() if key.startswith(("foreground_", *_BY_AREA))}
     for name, found in summary["measurements"].items():
         row[f"{name}_mean"], row[f"{name}_median"] = found["mean"], found.get("q50")
     if len(summary["classes"]) > 1:
         for name, found in summary["classes"].items():
             row[f"instances_{name}"], row[f"fraction_{name}"] = found["instances"], found["fraction"]
-            row |= {f"{key}_{name}": value for key, value in found.items() if key.startswith("density_")}
+            row |= {f"{key}_{name}": value for key, value in found.items() if key.startswith(_BY_AREA)}
         row |= {f"ratio_{name}": value for name, value in summary.get("ratios", {}).items()}
     return row
 

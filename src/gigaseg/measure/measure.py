@@ -20,6 +20,7 @@ from gigaseg.config import MeasureConfig
 from gigaseg.errors import ConfigError
 from gigaseg.files import parquet_writer, same_slide, scratch, write_json
 from gigaseg.measure.channels import channels_of
+from gigaseg.measure.cover import BlockCover, PixelAreas, Scene, total
 from gigaseg.measure.regions import Regions
 from gigaseg.measure.spatial import spatial, spatial_columns
 from gigaseg.measure.store import Store
@@ -29,6 +30,7 @@ from gigaseg.measure.sweep import Joiner, Statistics
 from gigaseg.measure.windows import BlockCounts, Job, Window, measure_window, shape_columns
 from gigaseg.runner import Runner, open_runner
 from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import ground_of
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.tiling import Tiling
 
@@ -92,8 +94,8 @@ def measure(
     found = InstanceFile(instances)
     same_slide(slide.slide, found.metadata["slide"], instances)
     tissue = Foreground.read(foreground)
-    tiling = Tiling.of_file(instances, found.metadata)
-    areas = Regions.read(regions, slide, tiling) if regions is not None else None
+    tiling, ground = Tiling.of_file(instances, found.metadata), ground_of(slide)
+    areas = Regions.read(regions, slide, tiling, config.region_name) if regions is not None else None
     statistics = None
     if config.intensity:
         statistics = Statistics(channels_of(slide), config.intensity_quantiles, config.texture)
@@ -102,11 +104,14 @@ def measure(
     with open_runner(workers, scheduler) as runner, scratch(measurements) as folder:
         aside = Store.create(folder, found.count, {**columns, _CLASS: "i4", _REGION: "i4"})
         overview = _scan(found, tiling, aside, block)
-        job = Job(found, slide, tiling, statistics, ahead=runner.options is None)
-        _measure_windows(runner, job, overview.windows, aside)
+        outlines = areas.working(tiling) if areas is not None else np.empty(0, object)
+        scene = Scene(PixelAreas(ground, slide.width, slide.height), tissue, outlines, len(found.classes))
+        job = Job(found, slide, tiling, ground, scene, statistics, ahead=runner.options is None)
+        covers = _measure_windows(runner, job, overview.windows, aside)
         if config.spatial:
-            spatial(aside, slide, config.neighbours_within, tissue, runner, block)
+            spatial(aside, slide, ground, config.neighbours_within, tissue, runner, block)
         members = areas.assign(aside, _REGION) if areas is not None else None
+        valid, covered = total(covers, len(outlines), len(found.classes))
         names = areas.names if areas is not None else None
         tables = _tables(aside, list(columns), found.classes, names)
         with parquet_writer(measurements, next(tables).schema, {**base, "format": MEASUREMENTS_FORMAT}) as writer:
@@ -120,12 +125,14 @@ def measure(
             class_index=aside.read(_CLASS),
             classes=found.classes,
             mean_score=overview.mean_score,
+            foreground=np.append(scene.areas.of(tissue), valid),
+            covered=covered,
             cut=overview.cut,
             unmatched=found.metadata.get("stitch", {}).get("unmatched", 0),
             prompts=found.metadata.get("prompts", {}),
         )
         quantiles = tuple(sorted({*config.quantiles, 0.5}))  # the cohort's tables have the median always
-        content |= summarise(numbers, slide, tissue, quantiles, areas, members)
+        content |= summarise(numbers, slide, quantiles, names, members)
     if "prompts" in found.metadata:
         content["prompts"] = found.metadata["prompts"]
     content["seams"] = found.metadata.get("stitch", {})
@@ -166,11 +173,13 @@ def _scan(found: InstanceFile, tiling: Tiling, aside: Store, block: int) -> _Ove
     return _Overview(counts.windows(block), score / found.count if found.count else None, cut)
 
 
-def _measure_windows(runner: Runner, job: Job, windows: Sequence[Window], aside: Store) -> None:
+def _measure_windows(runner: Runner, job: Job, windows: Sequence[Window], aside: Store) -> list[BlockCover]:
+    covers: list[BlockCover] = []
     joiner = Joiner(job.statistics) if job.statistics is not None else None
     for found in runner.map(measure_window, job, windows):
         for name, values in found.shapes.items():
             aside.write(name, found.row, values)
+        covers += found.cover
         pixels = found.pixels
         if pixels is None or joiner is None or job.statistics is None:
             continue
@@ -178,6 +187,7 @@ def _measure_windows(runner: Runner, job: Job, windows: Sequence[Window], aside:
         rows = np.concatenate([found.row_of[pixels.index], rows])
         for name, column in zip(job.statistics.columns, np.concatenate([pixels.values, values]).T):
             aside.write(name, rows, column)
+    return covers
 
 
 def _tables(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import shapely
 
 from gigaseg.measure.runs import edges
+from gigaseg.slides.ground import areas_of
 
 Values = npt.NDArray[np.float64]
 
@@ -20,16 +21,17 @@ DIMENSION = {
 def morphology(
     geometry: npt.NDArray[np.object_],
     step: tuple[float, float] | None,
-    size: tuple[float, float] = (1.0, 1.0),
+    stretch: Values | None = None,
     origin: Values | None = None,
 ) -> dict[str, Values]:
     """Measure polygons and multipolygons, holes left out.
 
     Parameters
     ----------
-    geometry : (n,) in units of `size`, x right, y down.
-    step : size (x, y) of the pixel whose edges the outlines follow, as a length (µm, m or px); None for free outlines.
-    size : length of one unit of the coordinates, (x, y).
+    geometry : (n,) x right, y down.
+    step : size (x, y) of the pixel whose edges the outlines follow, in units of the geometry; None for free outlines.
+    stretch : (n, 2, 2) symmetric matrices that make vectors of each geometry's coordinates into lengths
+        (`gigaseg.slides.ground`); None: they are lengths.
     origin : (n, 2) centroids in the units of the geometry, where they are known.
 
     Returns
@@ -48,7 +50,9 @@ def morphology(
     n = len(geometry)
     if origin is None:
         origin = shapely.get_coordinates(shapely.centroid(geometry)).reshape(n, 2)
-    lines = _Edges(geometry, origin, size)
+    if stretch is None:
+        stretch = np.broadcast_to(np.eye(2), (n, 2, 2))
+    lines = _Edges(geometry, origin, stretch)
     area = lines.sum(lines.cross) / 2
     mxx = lines.sum(lines.cross * (lines.x0**2 + lines.x0 * lines.x1 + lines.x1**2)) / 12
     myy = lines.sum(lines.cross * (lines.y0**2 + lines.y0 * lines.y1 + lines.y1**2)) / 12
@@ -63,12 +67,12 @@ def morphology(
     spread = np.hypot((vxx - vyy) / 2, vxy)
     large, small = (vxx + vyy) / 2 + spread, np.maximum((vxx + vyy) / 2 - spread, 0)
     # stretching the axes does not change what is convex
-    hull = shapely.area(shapely.convex_hull(geometry)) * size[0] * size[1]
+    hull = shapely.area(shapely.convex_hull(geometry)) * areas_of(stretch)
     # a round shape's rounding noise has no direction
     round_ = spread <= 1e-9 * large
     return {
         "area": area,
-        "perimeter": _perimeter(lines, step),
+        "perimeter": _perimeter(lines, step, stretch),
         "equivalent_diameter": np.sqrt(4 * area / np.pi),
         "major_axis": 4 * np.sqrt(large),
         "minor_axis": 4 * np.sqrt(small),
@@ -85,11 +89,13 @@ def _half_turn(degrees: Values) -> Values:
 class _Edges:
     """All edges of all rings, oriented so that shells add and holes subtract, about each instance's own origin."""
 
-    def __init__(self, geometry: npt.NDArray[np.object_], origin: Values, size: tuple[float, float]) -> None:
+    def __init__(self, geometry: npt.NDArray[np.object_], origin: Values, stretch: Values) -> None:
         self.n = len(geometry)
         start, end, self.owner = edges(shapely.orient_polygons(geometry))
-        self.x0, self.y0 = ((start - origin[self.owner]) * size).T
-        self.x1, self.y1 = ((end - origin[self.owner]) * size).T
+        (xx, xy), (_, yy) = stretch[self.owner].transpose(1, 2, 0)
+        (x0, y0), (x1, y1) = (start - origin[self.owner]).T, (end - origin[self.owner]).T
+        self.x0, self.y0 = xx * x0 + xy * y0, xy * x0 + yy * y0
+        self.x1, self.y1 = xx * x1 + xy * y1, xy * x1 + yy * y1
         self.cross = self.x0 * self.y1 - self.x1 * self.y0
 
     def sum(self, values: Values) -> Values:
@@ -97,9 +103,16 @@ class _Edges:
         return np.bincount(self.owner, weights=values, minlength=self.n).astype(np.float64)
 
 
-def _perimeter(lines: _Edges, step: tuple[float, float] | None) -> Values:
+def _perimeter(lines: _Edges, step: tuple[float, float] | None, stretch: Values) -> Values:
     length = lines.sum(np.hypot(lines.x1 - lines.x0, lines.y1 - lines.y0))
     if step is None:
         return length
     corners = np.bincount(lines.owner, minlength=lines.n)
-    return np.asarray(length - corners * ((step[0] + step[1]) / 2 - np.hypot(*step) / 2))
+    right, down = stretch[:, :, 0] * step[0], stretch[:, :, 1] * step[1]
+    # a sheared pixel has two diagonals
+    diagonal = (_length(right + down) + _length(right - down)) / 2
+    return np.asarray(length - corners * ((_length(right) + _length(down)) / 2 - diagonal / 2))
+
+
+def _length(vectors: Values) -> Values:
+    return np.hypot(vectors[:, 0], vectors[:, 1])

@@ -12,6 +12,7 @@ from gigaseg.measure.store import Store
 from gigaseg.measure.strips import Neighbourhood, Points, measure_strip
 from gigaseg.runner import Runner
 from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import Ground, areas_of
 from gigaseg.tiles.foreground import Foreground
 
 AREA_OF_DENSITY = {"um": ("mm2", 1e6), "m": ("km2", 1e6), "px": ("megapixel", 1e6)}
@@ -37,7 +38,9 @@ def spatial_columns(unit: str, radius: float) -> tuple[str, str, str, str]:
     )
 
 
-def spatial(store: Store, info: SlideInfo, radius: float, foreground: Foreground, runner: Runner, block: int) -> None:
+def spatial(
+    store: Store, info: SlideInfo, ground: Ground, radius: float, foreground: Foreground, runner: Runner, block: int
+) -> None:
     """Measure the neighbourhood of every instance; the result depends on neither `runner` nor `block`.
 
     Parameters
@@ -50,8 +53,9 @@ def spatial(store: Store, info: SlideInfo, radius: float, foreground: Foreground
             counts that is foreground (taken from the square around the disc), so that a border does not look empty.
         delaunay_degree : number of other centroids whose Voronoi cell shares an edge with its own. Centroids that
             coincide (within 1/256 px) count as one and have the same degree; NaN for fewer than three, or all on a
-            line.
+            line. Drawn with the shape that pixels have in the middle of the slide.
     info : pixel size and unit of the slide.
+    ground : tells distances anywhere in it.
     radius : within which others count as neighbours, in the slide's unit.
     foreground : what of the neighbourhood can hold instances at all.
     runner : works on the strips.
@@ -59,7 +63,8 @@ def spatial(store: Store, info: SlideInfo, radius: float, foreground: Foreground
     """
     names = spatial_columns(info.unit, radius)
     points = Points.of(store)
-    job = Neighbourhood(points, info.pixel_size, info.width, info.height, radius)
+    rise = ground.least_rise(info.width, info.height)
+    job = Neighbourhood(points, ground, rise, info.pixel_size, info.width, info.height, radius)
     strips = points.strips(STRIP * block, info.height)
     far, near, rest, same, known = [], [], [], [], []
     for found in runner.map(measure_strip, job, strips):
@@ -72,29 +77,30 @@ def spatial(store: Store, info: SlideInfo, radius: float, foreground: Foreground
         same.append(found.same)
         known.append(found.known)
     rows = np.concatenate(far)
-    store.write(names[0], rows, _nearest(points, info.pixel_size, strips, rows, np.concatenate(near)))
+    store.write(names[0], rows, _nearest(job, strips, rows, np.concatenate(near)))
     degree = _degrees(points, info.pixel_size, np.concatenate(same), known)
     store.write(names[3], np.concatenate(rest), degree)
-    _density(store, info, radius, foreground, names)
+    _density(store, info, ground, radius, foreground, names)
 
 
-def _nearest(
-    points: Points, size: tuple[float, float], strips: Sequence[tuple[float, float]], rows: Index, known: Values
-) -> Values:
+def _nearest(job: Neighbourhood, strips: Sequence[tuple[float, float]], rows: Index, known: Values) -> Values:
     """Distance to the nearest other centroid, for those whose own strip and its reach held none near enough."""
     from scipy.spatial import cKDTree
 
     best = known.copy()
     if len(rows) == 0:
         return best
-    place = points.at(rows) * size
+    centroid = job.points.at(rows)
+    place = job.ground.place(centroid)
     for low, high in strips:
-        gap = np.maximum(low * size[1] - place[:, 1], place[:, 1] - high * size[1])
+        gap = np.maximum(low - centroid[:, 1], centroid[:, 1] - high) * job.rise
         asked = np.flatnonzero((gap >= 0) & (gap <= best))  # its own strip has been searched
         if len(asked):
-            _, others = points.between(low, high)
+            _, others = job.points.between(low, high)
+            others = job.ground.place(others)
+            others = others[np.isfinite(others).all(axis=1)]
             if len(others):
-                found = cKDTree(others * size).query(place[asked])[0]
+                found = cKDTree(others).query(place[asked])[0]
                 best[asked] = np.minimum(best[asked], found)
     return np.where(np.isinf(best), np.nan, best)
 
@@ -112,12 +118,17 @@ def _degrees(points: Points, size: tuple[float, float], same: Index, known: Sequ
     return degrees_of_rest(grains(points.at(row), size), unsettled, triangles)[asked]
 
 
-def _density(store: Store, info: SlideInfo, radius: float, foreground: Foreground, names: Sequence[str]) -> None:
+def _density(
+    store: Store, info: SlideInfo, ground: Ground, radius: float, foreground: Foreground, names: Sequence[str]
+) -> None:
     disc = np.pi * radius**2 / AREA_OF_DENSITY[info.unit][1]
-    reach = radius / np.asarray(info.pixel_size)
     for first in range(0, store.count, _CHUNK):
         part = slice(first, first + _CHUNK)
         centroid = np.column_stack([store.read(name, part) for name in ("centroid_x_px", "centroid_y_px")])
+        stretch = ground.stretch(centroid)
+        # of the box around the disc, which a sheared pixel makes an ellipse
+        along = np.hypot(stretch[:, 0], stretch[:, 1])
+        reach = np.nan_to_num(radius * along[:, ::-1] / areas_of(stretch)[:, None])
         share = foreground.fraction(np.concatenate([centroid - reach, centroid + reach], axis=1))
         found = store.read(names[1], part).astype(np.float64) + 1
         density = np.divide(found, disc * share, out=np.full(len(found), np.nan), where=share > 0)

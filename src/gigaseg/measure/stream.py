@@ -86,11 +86,11 @@ class InstanceFile:
 
     def window(
         self, bounds: tuple[float, float, float, float]
-    ) -> Iterator[tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_]]]:
-        """Row, bounds and outline of the instances whose bounds meet `bounds`, both in level-0 px; after `scan`."""
+    ) -> Iterator[tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.int32], npt.NDArray[np.object_]]]:
+        """Row, bounds, class and outline of the instances whose bounds meet `bounds`, in level-0 px; after `scan`."""
         left, top, right, bottom = bounds
         for k in np.flatnonzero((self._reach[:, 0] <= bottom) & (self._reach[:, 1] >= top)).tolist():
-            for first, table in self._tables(["bbox", "geometry"], k):
+            for first, table in self._tables(["bbox", "class", "geometry"], k):
                 box = box_array(table["bbox"])
                 meets = (box[:, 0] <= right) & (box[:, 2] >= left) & (box[:, 1] <= bottom) & (box[:, 3] >= top)
                 index = np.flatnonzero(meets)
@@ -100,7 +100,8 @@ class InstanceFile:
                         geometry = np.asarray(shapely.from_wkb(packed), dtype=object).reshape(len(index))
                     except shapely.errors.ShapelyError as error:
                         raise FormatError(f"{self._path}: damaged outline ({one_line(error)})") from error
-                    yield first + index, box[index], geometry
+                    label = class_indices(table["class"], self.classes)
+                    yield first + index, box[index], label[index], geometry
 
     def _tables(self, columns: Sequence[str], k: int) -> Iterator[tuple[int, pa.Table]]:
         """A row group, `batch` rows at a time, with the row of the first of them."""

@@ -10,6 +10,10 @@ import numpy.typing as npt
 
 from gigaseg.measure.delaunay import GRAIN, Triangles, grains, settle
 from gigaseg.measure.store import Store
+from gigaseg.slides.ground import Ground
+
+_NOWHERE = 1e15
+"""Coordinate, in units of length, of what has no place on the ground."""
 
 Values = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -81,12 +85,16 @@ class Neighbourhood:
     Attributes
     ----------
     points : all of them.
-    pixel_size : (x, y) of a level-0 pixel.
+    ground : tells distances.
+    rise : least distance of two lines of pixels one row apart.
+    pixel_size : (x, y) of a level-0 pixel, for the triangulation.
     width, height : of the slide, level-0 px.
     radius : within which others count as neighbours, in the unit of the pixel size.
     """
 
     points: Points
+    ground: Ground
+    rise: float
     pixel_size: tuple[float, float]
     width: int
     height: int
@@ -123,20 +131,24 @@ def measure_strip(job: Neighbourhood, strip: tuple[float, float]) -> StripFound:
     from scipy.spatial import cKDTree
 
     low, high = strip
-    size = np.asarray(job.pixel_size)
     row, _ = job.points.between(low, high)
-    # metres or µm along y; the slide's ends are open
-    top, bottom = max(low, 0.0) * size[1], min(high, float(job.height)) * size[1]
-    apart = np.sqrt(job.width * size[0] * (bottom - top) / max(len(row), 1))
-    reach = max(_REACH * apart, job.radius * 1.001) / size[1]
+    # the slide's ends are open
+    top, bottom = max(low, 0.0), min(high, float(job.height))
+    apart = np.sqrt(job.width * job.pixel_size[0] * (bottom - top) * job.pixel_size[1] / max(len(row), 1))
+    # without a rise (a pole, the rim of a CRS) all are in reach
+    reach = max(_REACH * apart, job.radius * 1.001) / job.rise if job.rise > 0 else np.inf
     low, high = low - reach, high + reach
     every, centroid = job.points.between(low, high)
     own = np.isin(every, row, assume_unique=True)
-    place = centroid * size
+    place = job.ground.place(centroid)
+    lost = np.asarray(~np.isfinite(place).all(axis=1))  # outside the area in which the CRS is defined
+    place[lost] = _NOWHERE
     tree, mine = cKDTree(place), place[own]
     nearest = tree.query(mine, k=2)[0][:, 1] if len(mine) else np.empty(0)
-    within = count_within(tree, place, mine, job.radius) - 1
-    margin = np.minimum(mine[:, 1] - low * size[1], high * size[1] - mine[:, 1])
+    nearest[lost[own]] = np.nan
+    within = np.where(lost[own], 0, count_within(tree, place, mine, job.radius) - 1)
+    y = centroid[own, 1]
+    margin = np.minimum(y - low, high - y) * job.rise if job.rise > 0 else np.full(len(y), np.inf)
     degree, unsettled, same, known = _degrees(job, every, centroid, own, low, high)
     return StripFound(
         row=row,
@@ -151,7 +163,7 @@ def measure_strip(job: Neighbourhood, strip: tuple[float, float]) -> StripFound:
 
 
 def count_within(tree: object, place: Values, of: Values, radius: float) -> Index:
-    """(m,) points of `tree`, built of `place`, with dx² + dy² <= radius² about each of (m, 2) points `of`."""
+    """(m,) points of `tree`, built of `place`, at most `radius` from each of (m, 2 or 3) points `of`."""
     inner, outer = (
         tree.query_ball_point(of, radius * (1 + by), return_length=True)  # type: ignore[attr-defined]
         for by in (-1e-9, 1e-9)
@@ -163,7 +175,7 @@ def count_within(tree: object, place: Values, of: Values, radius: float) -> Inde
         around = tree.query_ball_point(of[doubtful], radius * (1 + 1e-9))  # type: ignore[attr-defined]
         length = np.array([len(others) for others in around])
         apart = place[np.concatenate(around).astype(np.int64)] - np.repeat(of[doubtful], length, axis=0)
-        near = apart[:, 0] ** 2 + apart[:, 1] ** 2 <= radius**2
+        near = sum(side**2 for side in apart.T) <= radius**2
         found[doubtful] = np.bincount(np.repeat(np.arange(len(doubtful)), length), near, len(doubtful))
     return found
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gigaseg.measure.regions import Regions
 from gigaseg.measure.spatial import AREA_OF_DENSITY
 from gigaseg.slides.base import SlideInfo
-from gigaseg.tiles.foreground import Foreground
 
 Distribution = dict[str, float | None]
-
-Key = TypeVar("Key", bound=Hashable)
 
 Members = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Pairs (instance, region)."""
@@ -32,6 +28,8 @@ class SlideNumbers:
     names, read : columns of measurements, and what gives one of them, (n,), NaN where it has no value.
     class_index, classes : (n,) into the names of the classes.
     mean_score : None for no instance.
+    foreground : (1 + regions,) area that densities refer to, of the slide and of each region, square units of length.
+    covered : (1 + regions, 1 + classes) what of it lies under instances: of all classes, then of each.
     cut : instances cut where no tile was kept.
     unmatched : instances cut at a seam to which nothing beyond it was joined.
     prompts : what became of the slide's prompts (`gigaseg.prompts.counts`); empty without.
@@ -42,6 +40,8 @@ class SlideNumbers:
     class_index: npt.NDArray[np.int32]
     classes: tuple[str, ...]
     mean_score: float | None
+    foreground: npt.NDArray[np.float64]
+    covered: npt.NDArray[np.float64]
     cut: int
     unmatched: int = 0
     prompts: Mapping[str, Any] = field(default_factory=dict)
@@ -50,50 +50,48 @@ class SlideNumbers:
 def summarise(
     found: SlideNumbers,
     info: SlideInfo,
-    foreground: Foreground,
     quantiles: tuple[float, ...],
-    regions: Regions | None,
+    regions: Sequence[str] | None,
     members: Members | None,
 ) -> dict[str, Any]:
-    """Numbers of a slide, of its classes and of its regions with the `members` they have; quality flags."""
-    unit, per = AREA_OF_DENSITY[info.unit]
-    one = info.pixel_size[0] * info.pixel_size[1] / per
-    subsets: dict[tuple[Any, int], npt.NDArray[np.int64]] = {}
-    if len(found.classes) > 1:
-        subsets = {("class", i): np.flatnonzero(found.class_index == i) for i in range(len(found.classes))}
-    if regions is not None and members is not None:
-        subsets |= {("region", i): members[0][members[1] == i] for i in range(len(regions.names))}
-        if len(found.classes) > 1:
-            subsets |= {
-                (i, j): index[found.class_index[index] == j]
-                for i in range(len(regions.names))
-                for j in range(len(found.classes))
-                for index in [subsets["region", i]]
-            }
-    whole, parts = distributions(found.read, found.names, quantiles, subsets)
-    content = counts(found.class_index, found.classes, foreground.area_px() * one, unit)
+    """Numbers of a slide, of its classes and of its regions (their names) with the `members` they have; flags."""
+    k, names = len(found.classes), regions or ()
+    instance, region = members or (np.empty(0, np.int64),) * 2
+    label = found.class_index[instance]
+    several = k > 1
+    # groups: classes, regions, classes of regions
+    whose = [found.class_index.astype(np.int64) if several else np.empty(0, np.int64), k + region]
+    who = [np.arange(len(found.class_index)) if several else np.empty(0, np.int64), instance]
+    if several:
+        whose.append(k + len(names) + region * k + label)
+        who.append(instance)
+    number = k + len(names) * (1 + k)
+    whole, parts = distributions(found.read, found.names, quantiles, np.concatenate(who), np.concatenate(whose), number)
+    by_class = np.bincount(found.class_index, minlength=k)
+    content = counts(by_class, found.classes, found.foreground[0], found.covered[0], info.unit)
     content["mean_score"] = found.mean_score
     content["measurements"] = whole
-    _classes(content, parts, "class", found.classes)
-    content["flags"] = _flags(content["instances"], content[f"foreground_{unit}"], found.cut, found.unmatched, info)
+    _classes(content, parts[:k], found.classes)
+    area = content[f"foreground_{AREA_OF_DENSITY[info.unit][0]}"]
+    content["flags"] = _flags(content["instances"], area, found.cut, found.unmatched, info)
     content["flags"] += _prompt_flags(found.prompts)
     if regions is not None:
+        by_region = np.bincount(region * k + label, minlength=len(names) * k).reshape(-1, k)
         content["regions"] = {}
-        for i, (name, area) in enumerate(zip(regions.names, regions.areas_px(foreground))):
-            inside = counts(found.class_index[subsets["region", i]], found.classes, float(area) * one, unit)
-            inside["measurements"] = parts["region", i]
-            _classes(inside, parts, i, found.classes)
+        for i, name in enumerate(names):
+            inside = counts(by_region[i], found.classes, found.foreground[1 + i], found.covered[1 + i], info.unit)
+            inside["measurements"] = parts[k + i]
+            first = k + len(names) + i * k
+            _classes(inside, parts[first : first + k], found.classes)
             content["regions"][name] = inside
     return content
 
 
-def _classes(
-    content: dict[str, Any], parts: Mapping[tuple[Any, int], dict[str, Distribution]], of: Any, classes: Sequence[str]
-) -> None:
+def _classes(content: dict[str, Any], parts: Sequence[dict[str, Distribution]], classes: Sequence[str]) -> None:
     """Give each class of a slide or a region its distributions, where there are several classes."""
-    for j, label in enumerate(classes):
-        if (of, j) in parts:
-            content["classes"][label]["measurements"] = parts[of, j]
+    if len(classes) > 1:
+        for label, part in zip(classes, parts):
+            content["classes"][label]["measurements"] = part
 
 
 def _flags(n: int, area: float, cut: int, unmatched: int, info: SlideInfo) -> list[str]:
@@ -124,26 +122,37 @@ def _prompt_flags(prompts: Mapping[str, Any]) -> list[str]:
 
 
 def counts(
-    class_index: npt.NDArray[np.integer[Any]], classes: Sequence[str], area: float, area_name: str
+    number: npt.NDArray[np.integer[Any]],
+    classes: Sequence[str],
+    area: float,
+    covered: npt.NDArray[np.float64],
+    unit: str,
 ) -> dict[str, Any]:
-    """Number of instances, their density over `area`, and both by class; ratios of classes where there are several.
+    """Number of instances, density, coverage, and all of it by class; ratios of classes where there are several.
 
     Parameters
     ----------
-    class_index : (n,) of the instances counted, into `classes`.
-    area, area_name : what densities refer to, in the unit its name says ("mm2", "km2", "megapixel").
+    number : (classes,) of the instances counted.
+    area : that densities refer to, square units of length.
+    covered : (1 + classes,) what of it lies under instances: of all classes, then of each.
+    unit : of length: um, m or px.
     """
-    n = len(class_index)
-    found = np.bincount(class_index, minlength=len(classes)).tolist()
-    density = f"density_per_{area_name}"
-    result: dict[str, Any] = {
-        "instances": n,
-        f"foreground_{area_name}": area,
-        density: _over(n, area),
-        "classes": {
-            label: {"instances": count, "fraction": _over(count, n), density: _over(count, area)}
-            for label, count in zip(classes, found)
-        },
+    per, units = AREA_OF_DENSITY[unit]
+    found, n = number.tolist(), int(number.sum())
+    size = float(area) / units
+
+    def over_area(count: int, under: float) -> dict[str, float | None]:
+        share = _over(float(under), float(area))
+        return {
+            f"density_per_{per}": _over(count, size),
+            "coverage": share,
+            f"covered_{unit}2_per_{per}": None if share is None else share * units,
+        }
+
+    result: dict[str, Any] = {"instances": n, f"foreground_{per}": size, **over_area(n, covered[0])}
+    result["classes"] = {
+        label: {"instances": count, "fraction": _over(count, n), **over_area(count, under)}
+        for label, count, under in zip(classes, found, covered[1:])
     }
     if len(classes) > 1:
         result["ratios"] = {
@@ -160,40 +169,59 @@ def distributions(
     read: Callable[[str], npt.NDArray[Any]],
     columns: Sequence[str],
     quantiles: tuple[float, ...],
-    subsets: Mapping[Key, npt.NDArray[np.int64]],
-) -> tuple[dict[str, Distribution], dict[Key, dict[str, Distribution]]]:
-    """Mean, standard deviation and quantiles of measurements, of all instances and of subsets; a column in memory.
+    instance: npt.NDArray[np.int64],
+    group: npt.NDArray[np.int64],
+    number: int,
+) -> tuple[dict[str, Distribution], list[dict[str, Distribution]]]:
+    """Mean, standard deviation and quantiles of measurements, of all instances and of groups; a column in memory.
 
     Parameters
     ----------
     read : gives the (n,) values of a column, NaN where there is none.
     columns : names of the columns.
     quantiles : 0..1, linearly interpolated.
-    subsets : indices of the instances of each subset.
+    instance, group : pairs of an instance and a group that it belongs to, 0 .. `number` - 1.
 
     Returns
     -------
-    By column, and by subset and column.
+    By column, and for each group by column.
     """
     whole: dict[str, Distribution] = {}
-    parts: dict[Key, dict[str, Distribution]] = {name: {} for name in subsets}
+    parts: list[dict[str, Distribution]] = [{} for _ in range(number)]
     for column in columns:
         values = np.asarray(read(column), np.float64)
-        whole[column] = distribution(values, quantiles)
-        for name, index in subsets.items():
-            parts[name][column] = distribution(values[index], quantiles)
+        whole[column] = distribution(values, np.zeros(len(values), np.int64), 1, quantiles)[0]
+        for part, found in zip(parts, distribution(values[instance], group, number, quantiles)):
+            part[column] = found
     return whole, parts
 
 
-def distribution(values: npt.NDArray[np.float64], quantiles: tuple[float, ...]) -> Distribution:
-    """Mean, standard deviation (n - 1) and quantiles of the values that are numbers; None where there are too few."""
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return {"mean": None, "sd": None, **{f"q{q * 100:g}": None for q in quantiles}}
-    found = np.quantile(values, quantiles)
-    spread = float(values.std(ddof=1)) if len(values) > 1 else None
-    return {
-        "mean": float(values.mean()),
-        "sd": spread,
-        **{f"q{q * 100:g}": float(v) for q, v in zip(quantiles, found)},
-    }
+def distribution(
+    values: npt.NDArray[np.float64], group: npt.NDArray[np.int64], number: int, quantiles: tuple[float, ...]
+) -> list[Distribution]:
+    """Mean, standard deviation (n - 1) and quantiles of the values of each group that are numbers.
+
+    None where there are too few.
+    """
+    finite = np.isfinite(values)
+    values, group = values[finite], group[finite]
+    order = np.lexsort((values, group)) if number > 1 else np.argsort(values, kind="stable")
+    values, group = values[order], group[order]
+    count = np.bincount(group, minlength=number)
+    first = count.cumsum() - count
+    some = np.flatnonzero(count)
+    mean, spread, found = np.full(number, np.nan), np.full(number, np.nan), np.full((len(quantiles), number), np.nan)
+    if len(some):
+        mean[some] = np.add.reduceat(values, first[some]) / count[some]
+        squares = np.add.reduceat((values - mean[group]) ** 2, first[some])
+        several = count[some] > 1
+        spread[some[several]] = np.sqrt(squares[several] / (count[some[several]] - 1))
+        for row, q in zip(found, quantiles):
+            place = q * (count[some] - 1)
+            low = np.floor(place).astype(np.int64)
+            below = values[first[some] + low]
+            above = values[first[some] + np.minimum(low + 1, count[some] - 1)]
+            row[some] = below + (above - below) * (place - low)
+    names = ["mean", "sd", *(f"q{q * 100:g}" for q in quantiles)]
+    table = np.vstack([mean, spread, found]).T.tolist()
+    return [dict(zip(names, (None if value != value else value for value in row))) for row in table]

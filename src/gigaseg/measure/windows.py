@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from gigaseg.measure.cover import BlockCover, Scene, cover
 from gigaseg.measure.morphology import DIMENSION, morphology
 from gigaseg.measure.stream import Batch, InstanceFile
 from gigaseg.measure.sweep import BLOCK, Statistics, WindowPixels, measure_pixels
 from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import Ground
 from gigaseg.slides.registry import open_slide
 from gigaseg.tiles.tiling import Tiling
 
@@ -30,7 +32,8 @@ class Job:
     Attributes
     ----------
     instances : the slide's instances, scanned.
-    info, tiling : of the slide.
+    info, tiling, ground : of the slide.
+    scene : of which coverage is told.
     statistics : of pixels; None where none are measured.
     ahead : whether a thread reads pixels ahead.
     """
@@ -38,6 +41,8 @@ class Job:
     instances: InstanceFile
     info: SlideInfo
     tiling: Tiling
+    ground: Ground
+    scene: Scene
     statistics: Statistics | None
     ahead: bool
 
@@ -56,12 +61,14 @@ class WindowFound:
     row : (m,) instances whose first corner lies in the window: each belongs to one window.
     shapes : (m,) columns of these.
     row_of : (k,) row of the instances that `pixels` numbers.
+    cover : of the blocks of the window.
     pixels : None where none are measured.
     """
 
     row: Index
     shapes: dict[str, npt.NDArray[np.float64]]
     row_of: Index
+    cover: list[BlockCover]
     pixels: WindowPixels | None
 
 
@@ -120,35 +127,35 @@ def measure_window(job: Job, window: Window) -> WindowFound:
         (right + _MARGIN) * tiling.scale[0] if right < tiling.width else np.inf,
         (bottom + _MARGIN) * tiling.scale[1] if bottom < tiling.height else np.inf,
     )
-    step = None
-    if job.exact:
-        step = (tiling.scale[0] * job.info.pixel_size[0], tiling.scale[1] * job.info.pixel_size[1])
+    step = tiling.scale if job.exact else None
     rows, outlines, own_rows = [np.empty(0, np.int64)], [np.empty(0, object)], [np.empty(0, np.int64)]
+    labels = [np.empty(0, np.int32)]
     names = shape_columns(job.info.unit)
     shapes: list[npt.NDArray[np.float64]] = [np.empty((0, len(names)))]
-    for row, box, geometry in job.instances.window(around):
+    for row, box, label, geometry in job.instances.window(around):
         corner = first_corner(box, tiling)
         own = (corner[:, 0] >= left) & (corner[:, 0] < right) & (corner[:, 1] >= top) & (corner[:, 1] < bottom)
         if own.any():
             own_rows.append(row[own])
-            shapes.append(_shapes(geometry[own], step, job.info.pixel_size))
-        if job.statistics is not None:
-            rows.append(row)
-            outlines.append(_to_working(geometry, tiling.scale, job.exact))
-    pixels, row_of = None, np.concatenate(rows)
+            shapes.append(_shapes(geometry[own], step, job.ground))
+        rows.append(row)
+        labels.append(label)
+        outlines.append(_to_working(geometry, tiling.scale, job.exact))
+    pixels, row_of, drawn = None, np.concatenate(rows), np.concatenate(outlines)
     if job.statistics is not None and len(row_of):
         with closing(open_slide(job.info)) as slide:
-            pixels = measure_pixels(slide, tiling, job.statistics, np.concatenate(outlines), window, ahead=job.ahead)
+            pixels = measure_pixels(slide, tiling, job.statistics, drawn, window, ahead=job.ahead)
     columns = dict(zip(names, np.concatenate(shapes).T))
-    return WindowFound(np.concatenate(own_rows), columns, row_of, pixels)
+    covered = cover(job.scene, tiling, drawn, np.concatenate(labels), window)
+    return WindowFound(np.concatenate(own_rows), columns, row_of, covered, pixels)
 
 
 def _shapes(
-    geometry: npt.NDArray[np.object_], step: tuple[float, float] | None, size: tuple[float, float]
+    geometry: npt.NDArray[np.object_], step: tuple[float, float] | None, ground: Ground
 ) -> npt.NDArray[np.float64]:
     """(n, columns) in the order of `shape_columns`."""
     centroid = shapely.get_coordinates(shapely.centroid(geometry)).reshape(-1, 2)
-    found = morphology(geometry, step, size, centroid)
+    found = morphology(geometry, step, ground.stretch(centroid), centroid)
     return np.column_stack([*(found[name] for name in DIMENSION), found["orientation"], centroid])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,14 @@ import shapely
 
 from gigaseg.columns import class_probabilities, probability_column
 from gigaseg.instances.footprints import regularise
+from gigaseg.instances.simplified import simplify
 from gigaseg.instances.table import (
     box_array,
     box_column,
     class_column,
     class_indices,
 )
+from gigaseg.slides.ground import Ground
 from gigaseg.stitch.blocks import Layout, from_wkb
 from gigaseg.stitch.decisions import Decided
 from gigaseg.stitch.seam import Index
@@ -47,31 +50,57 @@ def stitched_run(layout: Layout, decided: Decided) -> pa.Table:
         return stitched_table(table, layout.grid, layout.classes, decided, united)
 
 
-def regular_run(tolerance: float, stepped: bool, layout: Layout, decided: Decided) -> pa.Table:
-    """As `stitched_run`, with regular outlines (`gigaseg.instances.footprints`).
+@dataclass(frozen=True)
+class Redraw:
+    """How outlines are drawn anew: regular, or with fewer corners (one of them).
 
-    Parameters
+    Attributes
     ----------
-    tolerance : in the unit of the grid, on the ground or specimen.
+    regularise, simplify : tolerance in the unit of the ground, of `gigaseg.instances.footprints` and `.simplified`.
     stepped : whether outlines follow the edges of working pixels.
+    ground : what lengths are where an outline lies.
     """
+
+    regularise: float | None
+    simplify: float | None
+    stepped: bool
+    ground: Ground
+
+
+def redrawn_run(redraw: Redraw, layout: Layout, decided: Decided) -> pa.Table:
+    """As `stitched_run`, with outlines drawn anew."""
     table = stitched_run(layout, decided)
     tiling = layout.grid.tiling
-    size = np.asarray(tiling.pixel_size) / tiling.scale
     with layout.blamed(decided.begin, decided.begin + len(decided.members)):
-        drawn = shapely.transform(from_wkb(table["geometry"]), lambda xy: xy * size)
-        regular = regularise(drawn, tolerance, max(tiling.pixel_size) if stepped else 0.0)
-    changed = np.flatnonzero([before is not after for before, after in zip(drawn, regular)])
+        outlines = from_wkb(table["geometry"])
+        centre = shapely.get_coordinates(shapely.centroid(outlines)).reshape(-1, 2)
+        stretch = redraw.ground.stretch(centre)
+        nowhere = np.asarray(~np.isfinite(stretch).all(axis=(1, 2)))
+        stretch = np.where(nowhere[:, None, None], np.diag(np.asarray(tiling.pixel_size) / tiling.scale), stretch)
+        drawn = _stretched(outlines, stretch)
+        if redraw.regularise is not None:
+            new = regularise(drawn, redraw.regularise, max(tiling.pixel_size) if redraw.stepped else 0.0)
+        else:
+            new = simplify(drawn, redraw.simplify or 0.0)
+    changed = np.flatnonzero([before is not after for before, after in zip(drawn, new)])
     if not len(changed):
         return table
-    geometry = shapely.transform(regular[changed], lambda xy: xy / size)
-    outlines = pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary())
+    geometry = _stretched(new[changed], np.asarray(np.linalg.inv(stretch[changed]), np.float64))
+    wkb = pa.array(shapely.to_wkb(geometry, byte_order=1), pa.binary())
     box = box_array(table["bbox"])
     box[changed] = shapely.bounds(geometry)
     columns = {name: table[name] for name in table.column_names}
-    columns["geometry"] = replaced(columns["geometry"], changed, outlines)
+    columns["geometry"] = replaced(columns["geometry"], changed, wkb)
     columns["bbox"] = box_column(box)
     return pa.table(columns)
+
+
+def _stretched(geometry: npt.NDArray[np.object_], stretch: npt.NDArray[np.float64]) -> npt.NDArray[np.object_]:
+    """Each geometry with its coordinates through its own (2, 2) matrix."""
+    xy, owner = shapely.get_coordinates(geometry, return_index=True)
+    (xx, xy_), (yx, yy) = stretch[owner].transpose(1, 2, 0)
+    moved = np.column_stack([xx * xy[:, 0] + xy_ * xy[:, 1], yx * xy[:, 0] + yy * xy[:, 1]])
+    return np.asarray(shapely.set_coordinates(geometry.copy(), moved), dtype=object)
 
 
 def stitched_table(

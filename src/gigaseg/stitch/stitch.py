@@ -14,7 +14,7 @@ import pyarrow as pa
 import shapely
 
 from gigaseg.errors import ConfigError
-from gigaseg.files import parquet_writer
+from gigaseg.files import parquet_writer, same_slide
 from gigaseg.instances.table import (
     PLAIN_COLUMNS,
     ROW_GROUP,
@@ -25,11 +25,13 @@ from gigaseg.instances.table import (
 )
 from gigaseg.progress import Progress
 from gigaseg.runner import open_runner
+from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import Flat, Ground, ground_of
 from gigaseg.stitch.blocks import Cuts, Found, cut_into_blocks, find_pairs, pairs_of, scan
 from gigaseg.stitch.decisions import Decisions
 from gigaseg.stitch.frontier import Frontier, gather
 from gigaseg.stitch.merge import Links, Nodes, Plan, plan
-from gigaseg.stitch.rows import numbered_rows, regular_run, stitched_run, stitched_table
+from gigaseg.stitch.rows import Redraw, numbered_rows, redrawn_run, stitched_run, stitched_table
 from gigaseg.stitch.seam import Seam, reaches
 from gigaseg.stitch.united import unite
 from gigaseg.tiles.grid import Grid
@@ -125,6 +127,8 @@ def stitch(
     *,
     agreement: float = 0.5,
     tolerance: float | None = None,
+    simplify: float | None = None,
+    info: str | Path | None = None,
     digest: str = "",
     workers: int = 1,
     scheduler: str | None = None,
@@ -138,7 +142,9 @@ def stitch(
     grid : grid.parquet.
     out : the file to write: the same bytes for every number of workers, scheduler and block size.
     agreement : least agreement inside the shared area at which two instances are one object, in (0, 1].
-    tolerance : of `gigaseg.instances.footprints.regularise`, in the unit of the grid; None: outlines as drawn.
+    tolerance : of `gigaseg.instances.footprints.regularise`, in the unit of the grid; None: no right angles.
+    simplify : of `gigaseg.instances.simplified.simplify`, likewise; None: no corner is left out.
+    info : slide.json, which tells what a length is where an outline lies; None: the grid's size of a pixel counts.
     digest : of the step.
     workers, scheduler : who works on the blocks, see `gigaseg.runner.open_runner`.
     block : tile instances of a block; sets the memory of a worker.
@@ -150,12 +156,15 @@ def stitch(
     FormatError
         An input is missing, partial or of another slide or grid.
     ConfigError
-        No cluster answers, or `workers`, `scheduler`, `block` or `tolerance` is not accepted.
+        No cluster answers, or `workers`, `scheduler`, `block` or a tolerance is not accepted, or both are given.
     """
     if block < 1:
         raise ConfigError(f"--block is {block}, accepted: a whole number >= 1")
-    if tolerance is not None and not tolerance > 0:
-        raise ConfigError(f"--regularise is {tolerance:g}, accepted: a number above 0")
+    for name, value in (("regularise", tolerance), ("simplify", simplify)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name} is {value:g}, accepted: a number above 0")
+    if tolerance is not None and simplify is not None:
+        raise ConfigError("--regularise and --simplify are both given, accepted: one of them")
     kept = Grid.read(grid)
     layout, metadata = scan(shards, kept, grid)
     tally, decisions, frontier = _Tally(len(layout), kept.tiling.overlap), Decisions(len(layout)), Frontier()
@@ -177,12 +186,13 @@ def stitch(
             "stitch": asdict(counts),
             "agreement": agreement,
         }
-        if tolerance is not None:
-            provenance |= {"regularise": tolerance, "outlines": "vector"}
+        run = stitched_run
+        if tolerance is not None or simplify is not None:
+            stepped = metadata.get("outlines") == "pixels"
+            run = partial(redrawn_run, Redraw(tolerance, simplify, stepped, _ground(info, kept)))
+            asked = {"regularise": tolerance, "simplify": simplify}
+            provenance |= {name: value for name, value in asked.items() if value is not None} | {"outlines": "vector"}
         runs = layout.runs(ROW_GROUP)
-        run = (
-            stitched_run if tolerance is None else partial(regular_run, tolerance, metadata.get("outlines") == "pixels")
-        )
         rows = runner.map(run, layout, (decisions.of(begin, end) for begin, end in runs), RUNS_AT_ONCE)
         with (
             parquet_writer(out, schema, provenance, PLAIN_COLUMNS) as writer,
@@ -199,6 +209,15 @@ def stitch(
     if counts.unmatched and kept.tiling.overlap:
         log.warning("%d instances are cut at a seam, and nothing beyond it was joined to them", counts.unmatched)
     return counts
+
+
+def _ground(info: str | Path | None, grid: Grid) -> Ground:
+    if info is None:
+        x, y = np.asarray(grid.tiling.pixel_size) / grid.tiling.scale
+        return Flat((float(x), float(y)))
+    slide = SlideInfo.read(info)
+    same_slide(slide.slide, grid.slide, info)
+    return ground_of(slide)
 
 
 def _empty(classes: Sequence[str]) -> Instances:
