@@ -18,8 +18,8 @@ from gigaseg.errors import ConfigError, FormatError, UpstreamFailure
 from gigaseg.export.export import export
 from gigaseg.export.formats import FORMATS
 from gigaseg.export.geojson import instance_id
-from gigaseg.export.gpkg import to_crs
 from gigaseg.export.names import display_name
+from gigaseg.export.vector import to_crs
 from gigaseg.files import write_failure
 
 

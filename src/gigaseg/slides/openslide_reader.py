@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class OpenSlideSource(Source):
             pixel_size_note=note,
             objective_power=float(power) if power else None,
             background=background,
+            bounds=_bounds(properties),
         )
         self.background = background or (255.0, 255.0, 255.0)
 
@@ -95,3 +96,18 @@ class OpenSlideSource(Source):
         """Release the file."""
         self._kept.clear()
         self._slide.close()
+
+
+def _bounds(properties: Mapping[str, str]) -> tuple[int, int, int, int] | None:
+    """The scanned area, where all four of its properties are there and say so, as QuPath takes them."""
+    names = (
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+    )
+    try:
+        x, y, width, height = (int(properties[name]) for name in names)
+    except (KeyError, ValueError):
+        return None
+    return x, y, width, height

@@ -60,6 +60,7 @@ class Facts:
     georeferenced : whether the file has a transform or a CRS.
     crs, transform, nodata : as in `SlideInfo`.
     background : value of each channel outside the scanned area, or None to choose by the kind of slide.
+    bounds : x, y, width and height, level-0 px, of the scanned area where it is a part of level 0; else None.
     fluorescence : whether it is a fluorescence image, or None when the file does not tell.
     """
 
@@ -78,6 +79,7 @@ class Facts:
     transform: tuple[float, float, float, float, float, float] | None = None
     nodata: float | None = None
     background: tuple[float, ...] | None = None
+    bounds: tuple[int, int, int, int] | None = None
     fluorescence: bool | None = None
 
 
