@@ -79,10 +79,11 @@ def slide_files(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
             members=np.ones(n, np.int16),
         )
         paths = tmp_path / "instances.parquet", tmp_path / "measurements.parquet", tmp_path / "slide.json"
-        instances.write(paths[0], {"slide": "case-1"})
+        slide = info.get("slide", "case-1")
+        instances.write(paths[0], {"slide": slide})
         area = shapely.area(geometry) * 0.25
         table = pa.table({"instance": np.arange(1, n + 1), "area_um2": area, **(measurements or {})})
-        write_parquet(paths[1], table, {"format": "gigaseg/measurements/1", "slide": "case-1"})
+        write_parquet(paths[1], table, {"format": "gigaseg/measurements/1", "slide": slide})
         replace(INFO, **info).write(paths[2])  # type: ignore[arg-type]
         return paths
 
@@ -99,7 +100,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
     synthetic_slide(folder / "s.tif", width=1200, height=700, seed=5)
     frame = geopandas.GeoDataFrame({"name": list(REGIONS)}, geometry=list(REGIONS.values()))
-    frame.to_file(folder / "regions.gpkg")
+    frame.to_parquet(folder / "regions.parquet")
     info, grid, foreground = (str(folder / name) for name in ("slide.json", "grid.parquet", "foreground.tif"))
     instances, measurements = str(folder / "instances.parquet"), str(folder / "measurements.parquet")
     steps = (
@@ -108,7 +109,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "--out", grid, "--foreground", foreground],
         ["segment", info, grid, "--segmenter=watershed", "--out", str(folder / "000.parquet")],
         ["stitch", str(folder / "000.parquet"), "--grid", grid, "--out", instances],
-        ["measure", instances, "--info", info, "--foreground", foreground, "--regions", str(folder / "regions.gpkg"),
+        ["measure", instances, "--info", info, "--foreground", foreground, "--regions", str(folder / "regions.parquet"),
          "--out", measurements, "--summary", str(folder / "summary.json")],
     )  # fmt: skip
     for step in steps:

@@ -1,7 +1,8 @@
 """AnnData: instances × measurements with their places, for scanpy, squidpy and the rest of scverse.
 
 ``obsm["spatial"]`` has the centroids, x and y, in level-0 px, y down: as squidpy takes them. These times
-``uns["pixel_size"]`` are µm (or metres). Values have the seven digits of float32; the full ones are in measurements.parquet.
+``uns["pixel_size"]`` are µm (or metres). Values have the seven digits of float32; the full ones are in
+measurements.parquet.
 """
 
 from __future__ import annotations

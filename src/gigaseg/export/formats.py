@@ -43,7 +43,7 @@ FORMATS = {
     "geojson-regions": Format("instances.regions.zip", _writer("by_region", "write_regions")),
     "gpkg": Format("instances.gpkg", _writer("gpkg", "write_gpkg")),
     "fgb": Format("instances.fgb", _writer("fgb", "write_fgb")),
-    "parquet": Format("instances.parquet", _writer("parquet", "write_geoparquet")),
+    "parquet": Format("instances.measured.parquet", _writer("parquet", "write_geoparquet")),
     "csv": Format("instances.csv", _writer("csv", "write_csv")),
     "coco": Format("instances.coco.json", _writer("coco", "write_coco")),
     "anndata": Format("instances.h5ad", _writer("anndata", "write_anndata")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ class LabelPyramid:
 
     def write(self, group: zarr.Group) -> None:
         """Write the levels as arrays "0", "1", …; in memory is a block and the runs of the instances of its rows."""
-        previous: zarr.Array | None = None
+        previous: zarr.Array[Any] | None = None
         for level, shape in enumerate(self.shapes):
             array = group.create_array(
                 str(level),
@@ -108,7 +109,7 @@ def pyramid_shapes(height: int, width: int) -> list[tuple[int, int]]:
     return shapes
 
 
-def _halved(array: zarr.Array, shape: tuple[int, int]) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
+def _halved(array: zarr.Array[Any], shape: tuple[int, int]) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
     """Every second pixel of the blocks of a level that hold any instance."""
     for top in range(0, shape[0], BLOCK):
         for left in range(0, shape[1], BLOCK):

@@ -56,7 +56,8 @@ def write_geoparquet(found: MeasuredInstances, path: Path) -> None:
 def _header(found: MeasuredInstances) -> dict[str, Any]:
     import pyproj
 
-    crs = pyproj.CRS.from_wkt(found.info.crs).to_json_dict() if georeferenced(found.info) else None
+    wkt = found.info.crs if georeferenced(found.info) else None
+    crs = None if wkt is None else pyproj.CRS.from_wkt(wkt).to_json_dict()
     column = {
         "encoding": "WKB",
         "geometry_types": ["Polygon", "MultiPolygon"],

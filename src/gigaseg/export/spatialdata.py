@@ -37,6 +37,8 @@ _ELEMENT, _NUMBER = "element", "instance"
 def write_spatialdata(found: MeasuredInstances, path: Path) -> None:
     """Write the store; pictures and values pass through memory in blocks, outlines are held as a whole.
 
+    A slide without instances has no outlines and no table.
+
     Parameters
     ----------
     found : the instances of a slide, whose file is read for the picture.
@@ -61,8 +63,9 @@ def write_spatialdata(found: MeasuredInstances, path: Path) -> None:
         data = spatialdata.SpatialData(
             images={SLIDE: _raster(_picture(slide, pyramid), ("c", "y", "x"), transformations[0])},
             labels={LABELS: _raster(_levels(group, pyramid), ("y", "x"), transformations[0])},
-            shapes={INSTANCES: _shapes(found, transformations[1])},
-            tables={TABLE: _table(found, folder)},
+            # its models have no empty ones
+            shapes={INSTANCES: _shapes(found, transformations[1])} if found.count else {},
+            tables={TABLE: _table(found, folder)} if found.count else {},
         )
         # one reader, one block at a time
         with atomic_folder(path) as temporary, dask.config.set(scheduler="synchronous"):

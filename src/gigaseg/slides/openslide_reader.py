@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import openslide
 
 from gigaseg.errors import SlideError
 from gigaseg.slides.pixelsize import scanner_pixel_size
-from gigaseg.slides.source import RGB_NAMES, Facts, Source, levels_from_sizes
+from gigaseg.slides.source import RGB_NAMES, Facts, Source, levels_from_sizes, scanned_area
 from gigaseg.slides.tiff_pages import refuse_as_rgb
 
 _GENERIC = "generic-tiff"
@@ -52,7 +52,7 @@ class OpenSlideSource(Source):
             pixel_size_note=note,
             objective_power=float(power) if power else None,
             background=background,
-            bounds=_bounds(properties),
+            bounds=scanned_area(properties, "openslide"),
         )
         self.background = background or (255.0, 255.0, 255.0)
 
@@ -96,18 +96,3 @@ class OpenSlideSource(Source):
         """Release the file."""
         self._kept.clear()
         self._slide.close()
-
-
-def _bounds(properties: Mapping[str, str]) -> tuple[int, int, int, int] | None:
-    """The scanned area, where all four of its properties are there and say so, as QuPath takes them."""
-    names = (
-        openslide.PROPERTY_NAME_BOUNDS_X,
-        openslide.PROPERTY_NAME_BOUNDS_Y,
-        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
-        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
-    )
-    try:
-        x, y, width, height = (int(properties[name]) for name in names)
-    except (KeyError, ValueError):
-        return None
-    return x, y, width, height
