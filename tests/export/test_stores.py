@@ -12,8 +12,10 @@ import shapely
 from rasterio.features import rasterize
 
 from export_files import export_one
+from gigaseg.cli import main
 from gigaseg.errors import DeviceError
 from gigaseg.export import labels
+from gigaseg.export.formats import FORMATS
 from gigaseg.files import read_metadata
 from gigaseg.geometry import Bounds, Shape2d
 from gigaseg.instances.table import STITCHED_FORMAT, Instances
@@ -216,3 +218,16 @@ def test_what_is_not_installed_is_told_with_the_command_that_installs_it(files, 
     with pytest.raises(DeviceError, match=rf"'{format}' needs {needs}.*pip install 'gigaseg\[spatialdata\]'"):
         export_one(files, format, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "size"),
+    [("geojson-regions", 16), ("fgb", 16), ("anndata", 400), ("ome-zarr", 16), ("spatialdata", 64)],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(files, tmp_path, mounted, capsys, format, size):
+    disk = mounted(tmp_path / "full", f"size={size}k")
+    out = disk / FORMATS[format].file
+    told = ["--info", str(files[2]), "--format", format, "--out", str(out)]
+    assert main(["export", str(files[0]), str(files[1]), *told]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"gigaseg export: {out}: No space left on device"
+    assert list(disk.iterdir()) == []

@@ -8,6 +8,7 @@ measurements.parquet.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from gigaseg.errors import DeviceError
 from gigaseg.export.measured import BATCH, MeasuredInstances
 from gigaseg.export.names import display_name
 from gigaseg.files import atomic, scratch
+
+_ROW, _HEAD = 64, 1 << 20
+"""Bytes that an instance and the file as a whole take beside the values."""
 
 
 def write_anndata(found: MeasuredInstances, path: Path) -> None:
@@ -40,6 +44,7 @@ def write_anndata(found: MeasuredInstances, path: Path) -> None:
     with scratch(path) as folder:
         table = annotated(found, folder)
         with atomic(path) as temporary:
+            _reserve(temporary, 4 * table.n_obs * table.n_vars + _ROW * table.n_obs + _HEAD)
             table.write_h5ad(temporary, compression="gzip")
 
 
@@ -68,7 +73,8 @@ def annotated(found: MeasuredInstances, folder: Path) -> Any:
     numeric = [field.name for field in found.measurements if _is_number(field)]
     values: npt.NDArray[np.float32] = np.empty((0, len(numeric)), np.float32)
     if found.count and numeric:
-        values = np.memmap(folder / "values", np.float32, "w+", shape=(found.count, len(numeric)))
+        _reserve(folder / "values", 4 * found.count * len(numeric))
+        values = np.memmap(folder / "values", np.float32, "r+", shape=(found.count, len(numeric)))
     obs: dict[str, list[npt.NDArray[Any]]] = {}
     place = np.empty((found.count, 2))
     done = 0
@@ -113,6 +119,15 @@ def annotated(found: MeasuredInstances, folder: Path) -> Any:
             "spatial": {info.slide: {"images": {}, "scalefactors": {}}},
         },
     )
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes; on a full disk that is an error, where HDF5 and mapped memory end the process."""
+    with path.open("wb") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, size)
+        else:
+            stream.truncate(size)
 
 
 def _is_number(field: pa.Field) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gigaseg.export.measured import MeasuredInstances
 from gigaseg.export.qgis import layer_style
-from gigaseg.export.vector import LAYER, georeferenced, made_locally, write_layer
+from gigaseg.export.vector import LAYER, georeferenced, made_locally, raise_if_disk_full, write_layer
 
 _STYLES = """
 CREATE TABLE layer_styles (
@@ -42,7 +42,11 @@ def write_gpkg(found: MeasuredInstances, path: Path) -> None:
     """
     with made_locally(path) as made:
         write_layer(found, made, "GPKG", {} if georeferenced(found.info) else {"SRID": "-1"})
-        _add_style(made, layer_style(found.classes, found.colors))
+        try:
+            _add_style(made, layer_style(found.classes, found.colors))
+        except sqlite3.OperationalError as error:
+            raise_if_disk_full(error, made)
+            raise
 
 
 def _add_style(path: Path, style: str) -> None:

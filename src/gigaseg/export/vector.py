@@ -60,7 +60,7 @@ def write_layer(found: MeasuredInstances, path: Path, driver: str, layer_options
                 layer_options=dict(layer_options),
             )
         except (DataLayerError, DataSourceError) as error:
-            _raise_if_disk_full(error, path)
+            raise_if_disk_full(error, path)
             raise
 
 
@@ -123,7 +123,7 @@ def _multi(geometry: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
     return np.asarray(shapely.multipolygons(parts, indices=index), dtype=object)
 
 
-def _raise_if_disk_full(error: Exception, path: Path) -> None:
+def raise_if_disk_full(error: Exception, path: Path) -> None:
     """Raise the system's error where that is what stopped GDAL, which tells the last of several errors of SQLite."""
     # SQLite gives up its transaction by itself when the disk is full, and may so make room again
     if any(words in str(error) for words in ("disk is full", "no transaction is active")):
