@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and failure records are recognised."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from gigaseg.errors import FormatError, UpstreamFailure, unknown
 from gigaseg.files import (
     atomic,
+    atomic_folder,
     digest,
     read_failure,
     read_json,
@@ -33,8 +35,31 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_appears_whole_in_place_of_what_was_there_or_not_at_all(tmp_path):
+    target = tmp_path / "a.zarr"
+
+    def write(content, error=None):
+        with atomic_folder(target) as temporary:
+            (temporary / "sub").mkdir(parents=True)
+            (temporary / "sub" / content).write_text(content)
+            if error:
+                raise error
+
+    write("old")
+    with pytest.raises(OSError, match="disk full"):
+        write("half", OSError("disk full"))
+    assert [path.name for path in target.rglob("*")] == ["sub", "old"]
+    write("new")
+    assert [path.name for path in target.rglob("*")] == ["sub", "new"]
+    assert list(tmp_path.iterdir()) == [target]
+    shutil.rmtree(target)
+    target.write_text("a file")
+    write("new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_a_failure_record_is_recognised_whatever_the_name(tmp_path):
-    for name in ("a.parquet", "b.tif", "c.json"):
+    for name in ("a.parquet", "b.tif", "c.json", "d.zarr"):
         write_failure(tmp_path / name, "grid", "line one\nline two")
         assert read_failure(tmp_path / name) == ("grid", "line one line two")
     with pytest.raises(UpstreamFailure, match="step 'grid' failed before: line one line two"):

@@ -141,7 +141,7 @@ class Preset:
     tiles: TilesConfig = key(TilesConfig, "see TilesConfig")
     stitch: StitchConfig = key(StitchConfig, "see StitchConfig")
     measure: MeasureConfig = key(MeasureConfig, "see MeasureConfig")
-    export: tuple[str, ...] = key(lambda: ("geojson",), "export formats, possibly none")
+    export: tuple[str, ...] = key(lambda: ("geojson",), "export formats, possibly none; see docs/formats.md")
     classes: dict[str, ClassConfig] = key(dict, "classes of the segmenter that get another name or colour")
 
     @property

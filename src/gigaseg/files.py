@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # imported where tables are used: processes that only read a 
 METADATA_KEY = b"gigaseg"
 _RECORD_FORMAT = "gigaseg/failure/1"
 _MAX_RECORD_BYTES = 65536
+_IN_FOLDER = "failure.json"
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that only a file that is written can have."""
 
@@ -59,6 +60,34 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it is not there, or nothing can be removed where nothing can be written
             temporary.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """As `atomic`, for a folder that the block makes itself.
+
+    What was at `path` is moved aside first and then removed; a process that is killed just then leaves nothing there.
+    """
+    target = Path(path)
+    temporary = _temporary(target)
+    before = temporary.with_name(temporary.name + ".before")
+    try:
+        with _naming(target, temporary):
+            yield temporary
+            with suppress(FileNotFoundError):
+                target.replace(before)
+            temporary.replace(target)
+    finally:
+        for left in (temporary, before):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager
@@ -114,10 +143,7 @@ def _temporary(target: Path) -> Path:
     for left in target.parent.glob(f".{glob.escape(host)}.*.{glob.escape(target.name)}*"):
         # a process that ended may have had this one's number
         if left == mine or not _is_alive(left.name.split(".")[2]):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            _remove(left)
     return mine
 
 
@@ -269,11 +295,16 @@ def same_slide(expected: str, found: str, path: str | Path) -> None:
 def write_failure(path: str | Path, step: str, reason: str) -> None:
     """Write the failure record of `step` in place of its output `path`.
 
-    A record is a JSON object; in place of a PNG it is a picture that says the same, with the object in its text.
+    A record is a JSON object; in place of a PNG it is a picture that says the same, with the object in its text; in
+    place of a Zarr store it is a folder with the object in failure.json.
     """
     record = {"format": _RECORD_FORMAT, "status": "failed", "step": step, "reason": one_line(reason)}
     if Path(path).suffix == ".png":
         _write_failure_picture(path, record)
+    elif Path(path).suffix == ".zarr":
+        with atomic_folder(path) as folder:
+            folder.mkdir()
+            write_json(folder / _IN_FOLDER, record)
     else:
         write_json(path, record)
 
@@ -293,6 +324,8 @@ def _write_failure_picture(path: str | Path, record: dict[str, str]) -> None:
 def read_failure(path: str | Path) -> tuple[str, str] | None:
     """Return (step, reason) when `path` is a failure record, else None; a missing file is no record."""
     target = Path(path)
+    if target.is_dir():
+        target /= _IN_FOLDER
     try:
         if target.stat().st_size > _MAX_RECORD_BYTES:
             return None

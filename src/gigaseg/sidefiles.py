@@ -51,7 +51,8 @@ def read_polygons(
 ) -> Polygons:
     """Read the polygons of a GeoJSON (QuPath's export too), GeoPackage, shapefile or GeoParquet file.
 
-    Coordinates are level-0 px of the slide; for a georeferenced slide they are in the file's CRS and are transformed
+    Coordinates are level-0 px of the slide, of GeoJSON counted from the corner of the scanned area where the slide has
+    one (`SlideInfo.bounds`), as QuPath counts; for a georeferenced slide they are in the file's CRS and are transformed
     to the slide's. Invalid geometries are repaired, empty ones and other types left out, both counted in the log.
     The class of a polygon is the first of its properties `names` that says something; with `required` the file has to
     have one of them.
@@ -122,11 +123,14 @@ def read_features(path: Path, info: SlideInfo, tiling: Tiling) -> tuple[Any, npt
         )  # fmt: skip
     geometry = np.asarray(frame.geometry.to_numpy(), dtype=object)
 
+    # what QuPath writes of such a slide
+    origin = info.bounds[:2] if info.bounds and info.crs is None and _is_json(path) else (0, 0)
+
     def working(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         wrong = xy[~(np.abs(xy) <= FARTHEST)]
         if len(wrong):
             raise FormatError(f"{path}: holds the coordinate {wrong[0]:g}, accepted: up to {FARTHEST:g}")
-        return _to_working(xy, info, tiling)
+        return _to_working(xy + origin, info, tiling)
 
     return frame, shapely.transform(shapely.force_2d(geometry), working)
 

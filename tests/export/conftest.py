@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
 
+from gigaseg.cli import main
 from gigaseg.files import write_parquet
 from gigaseg.instances.table import Instances
 from gigaseg.slides.base import Level, Rendering, SlideInfo
+from gigaseg.testing import synthetic_slide
 
 INFO = SlideInfo(
     slide="case-1",
@@ -32,6 +35,7 @@ INFO = SlideInfo(
     crs=None,
     transform=None,
     nodata=None,
+    bounds=None,
     objective_power=20.0,
     fingerprint="1-1",
 )
@@ -75,11 +79,39 @@ def slide_files(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
             members=np.ones(n, np.int16),
         )
         paths = tmp_path / "instances.parquet", tmp_path / "measurements.parquet", tmp_path / "slide.json"
-        instances.write(paths[0], {"slide": "case-1"})
+        slide = info.get("slide", "case-1")
+        instances.write(paths[0], {"slide": slide})
         area = shapely.area(geometry) * 0.25
         table = pa.table({"instance": np.arange(1, n + 1), "area_um2": area, **(measurements or {})})
-        write_parquet(paths[1], table, {"format": "gigaseg/measurements/1", "slide": "case-1"})
+        write_parquet(paths[1], table, {"format": "gigaseg/measurements/1", "slide": slide})
         replace(INFO, **info).write(paths[2])  # type: ignore[arg-type]
         return paths
 
     return write
+
+
+REGIONS = {"tumour": shapely.box(0, 0, 350, 500), "tumour/core": shapely.box(100, 100, 250, 300)}
+"""Regions of the slide of `measured`; one lies in the other."""
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a generated slide, 1200 x 700 px of 0.5 µm, whose nuclei were found at 0.8 µm and measured."""
+    folder = tmp_path_factory.mktemp("measured")
+    synthetic_slide(folder / "s.tif", width=1200, height=700, seed=5)
+    frame = geopandas.GeoDataFrame({"name": list(REGIONS)}, geometry=list(REGIONS.values()))
+    frame.to_parquet(folder / "regions.parquet")
+    info, grid, foreground = (str(folder / name) for name in ("slide.json", "grid.parquet", "foreground.tif"))
+    instances, measurements = str(folder / "instances.parquet"), str(folder / "measurements.parquet")
+    steps = (
+        ["inspect", str(folder / "s.tif"), "--slide", "s", "--out", info],
+        ["grid", info, "--segmenter=watershed", "--tile=256", "--overlap=32", "--working-resolution=0.8",
+         "--out", grid, "--foreground", foreground],
+        ["segment", info, grid, "--segmenter=watershed", "--out", str(folder / "000.parquet")],
+        ["stitch", str(folder / "000.parquet"), "--grid", grid, "--out", instances],
+        ["measure", instances, "--info", info, "--foreground", foreground, "--regions", str(folder / "regions.parquet"),
+         "--out", measurements, "--summary", str(folder / "summary.json")],
+    )  # fmt: skip
+    for step in steps:
+        assert main(step) == 0, step
+    return folder

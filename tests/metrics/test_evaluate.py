@@ -77,7 +77,7 @@ def _slide_json(path: Path, crs: str, transform: tuple[float, ...]) -> Path:
         slide="town", path="town.tif", kind="raster", reader="rasterio", vendor="GTiff", width=100, height=100,
         levels=(Level(100, 100, 1.0, 1.0),), channels=("r", "g", "b"), dtype="uint8", background=(0.0, 0.0, 0.0),
         rendering=Rendering((0, 1, 2)), pixel_size=(0.5, 0.5), pixel_size_source="metadata", unit="m", crs=crs,
-        transform=transform, nodata=None, objective_power=None, fingerprint="x",
+        transform=transform, nodata=None, bounds=None, objective_power=None, fingerprint="x",
     ).write(path)  # fmt: skip
     return path
 

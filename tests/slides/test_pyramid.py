@@ -42,7 +42,7 @@ def slide_of(source: Source, **changes) -> PyramidSlide:
         slide="s", path="s.tif", kind="brightfield", reader="ramp", vendor="", width=facts.levels[0].width,
         height=facts.levels[0].height, levels=facts.levels, channels=facts.channels, dtype=facts.dtype,
         background=source.background, rendering=Rendering((0,)), pixel_size=(1.0, 1.0), pixel_size_source="sheet",
-        unit="um", crs=None, transform=None, nodata=None, objective_power=None, fingerprint="",
+        unit="um", crs=None, transform=None, nodata=None, bounds=None, objective_power=None, fingerprint="",
     )  # fmt: skip
     return PyramidSlide(replace(info, **changes), source)
 

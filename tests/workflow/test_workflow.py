@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import geopandas
+import numpy as np
 import pytest
 
 from cohorts import ONE_SHARD, ROOT, TILES, preset, write_slide
@@ -101,6 +102,19 @@ def test_a_changed_parameter_runs_its_step_and_what_follows_and_nothing_before(f
     planned = finished.planned()
     assert {"grid", "tile", "segment", "stitch", "measure"} <= set(planned)
     assert "inspect" not in planned
+
+
+def test_exports_that_are_folders_are_made_and_one_of_a_failed_slide_is_a_folder_that_says_so(finished):
+    import zarr
+
+    finished.configure(presets={"nuclei": preset(export=["geojson", "ome-zarr"])})
+    (finished.folder / "b.tif").unlink()
+    done = finished.snakemake()
+    assert done.returncode == 0, done.stderr
+    store = finished.path("a", "export", "instances.ome.zarr")
+    assert np.unique(zarr.open_group(store, mode="r")["0"][:]).tolist() == list(range(25))
+    assert "b.tif" in read_failure(finished.path("b", "export", "instances.ome.zarr"))[1]
+    assert finished.planned() == {}
 
 
 def test_changed_side_files_and_slides_run_again_and_only_theirs(finished):

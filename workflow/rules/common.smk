@@ -18,13 +18,14 @@ PLAN = start(config, workflow)
 validate(config, "../schemas/config.schema.yaml")
 
 RESULTS = PLAN.config.results
-EXPORT_FILES = {format.file: name for name, format in FORMATS.items()}
+EXPORTS = {format.file: name for name, format in FORMATS.items()}
 
 
 wildcard_constraints:
     slide="[A-Za-z0-9_][A-Za-z0-9._-]*",
     shard="[0-9][0-9][0-9]+",
-    file="|".join(EXPORT_FILES),
+    file="|".join(format.file for format in FORMATS.values() if not format.folder),
+    store="|".join(format.file for format in FORMATS.values() if format.folder),
 
 
 def growing(amount):

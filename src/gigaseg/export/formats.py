@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +14,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """An export format: the name of its file, and what writes a `MeasuredInstances` to a path."""
+    """An export format.
+
+    Attributes
+    ----------
+    file : name of its file in `export/`.
+    write : writes a `MeasuredInstances` to a path.
+    folder : whether what it writes is a folder (a Zarr store).
+    """
 
     file: str
     write: Callable[[MeasuredInstances, Path], None]
+    folder: bool = False
 
 
-def _geojson(found: MeasuredInstances, path: Path) -> None:
-    from gigaseg.export.geojson import write_geojson
+def _writer(module: str, function: str, **options: object) -> Callable[[MeasuredInstances, Path], None]:
+    """A function of a module of this package, which is imported when it is called."""
 
-    write_geojson(found, path)
+    def write(found: MeasuredInstances, path: Path) -> None:
+        getattr(importlib.import_module(f"gigaseg.export.{module}"), function)(found, path, **options)
 
-
-def _geojson_gz(found: MeasuredInstances, path: Path) -> None:
-    from gigaseg.export.geojson import write_geojson
-
-    write_geojson(found, path, compress=True)
-
-
-def _gpkg(found: MeasuredInstances, path: Path) -> None:
-    from gigaseg.export.gpkg import write_gpkg
-
-    write_gpkg(found, path)
+    return write
 
 
 FORMATS = {
-    "geojson": Format("instances.geojson", _geojson),
-    "geojson.gz": Format("instances.geojson.gz", _geojson_gz),
-    "gpkg": Format("instances.gpkg", _gpkg),
+    "geojson": Format("instances.geojson", _writer("geojson", "write_geojson")),
+    "geojson.gz": Format("instances.geojson.gz", _writer("geojson", "write_geojson", compress=True)),
+    "geojson-regions": Format("instances.regions.zip", _writer("by_region", "write_regions")),
+    "gpkg": Format("instances.gpkg", _writer("gpkg", "write_gpkg")),
+    "fgb": Format("instances.fgb", _writer("fgb", "write_fgb")),
+    "parquet": Format("instances.measured.parquet", _writer("parquet", "write_geoparquet")),
+    "csv": Format("instances.csv", _writer("csv", "write_csv")),
+    "coco": Format("instances.coco.json", _writer("coco", "write_coco")),
+    "anndata": Format("instances.h5ad", _writer("anndata", "write_anndata")),
+    "ome-zarr": Format("instances.ome.zarr", _writer("ome_zarr", "write_ome_zarr"), folder=True),
+    "spatialdata": Format("instances.sdata.zarr", _writer("spatialdata", "write_spatialdata"), folder=True),
 }
-"""geojson: for QuPath, level-0 px. geojson.gz: the same, smaller; QuPath reads it from version 0.4 on.
-gpkg: GeoPackage for QGIS and GDAL, in the raster's CRS."""
+"""docs/formats.md tells what each is for, its frame and its limits."""

@@ -1,8 +1,9 @@
 """GeoJSON as QuPath reads and writes it: one Feature an instance, a detection with class and measurements.
 
-Coordinates are pixels of level 0, y down: QuPath's frame, so nothing needs a transform. They are rounded to
-0.01 px, which is QuPath's own precision; an outline that rounding would make invalid keeps all its digits.
-Measurements have the seven digits of float32; the full values are in measurements.parquet.
+Coordinates are pixels of level 0, y down: QuPath's frame, so nothing needs a transform. Of a slide whose scanned area
+is a part of level 0 (MIRAX), QuPath shows that part alone, and its corner is QuPath's origin: coordinates are counted
+from there. They are rounded to 0.01 px, which is QuPath's own precision; an outline that rounding would make invalid
+keeps all its digits. Measurements have the seven digits of float32; the full values are in measurements.parquet.
 Fields as QuPath since version 0.4 writes them (its class QuPathTypeAdapters).
 """
 
@@ -12,7 +13,7 @@ import gzip
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,30 +61,55 @@ def instance_id(slide: str, instance: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{slide}/{instance}"))
 
 
+class Features:
+    """The Features of a slide's instances, as text."""
+
+    def __init__(self, found: MeasuredInstances) -> None:
+        self._slide = found.info.slide
+        self._origin = found.info.bounds[:2] if found.info.bounds else (0, 0)
+        self._classes = [_json({"name": name, "color": color}) for name, color in zip(found.classes, found.colors)]
+
+    def of(self, batch: Batch) -> Iterator[str]:
+        """A Feature an instance, each without a line break."""
+        geometry = _geometry(batch.geometry, self._origin)
+        measurements = _measurements(batch)
+        for i, instance in enumerate(batch.instance.tolist()):
+            yield (
+                f'{{"type":"Feature","id":"{instance_id(self._slide, instance)}","geometry":{geometry[i]},'
+                f'"properties":{{"objectType":"detection","classification":{self._classes[batch.class_index[i]]},'
+                f'"measurements":{measurements[i]}}}}}'
+            )
+
+
+class Collection:
+    """A FeatureCollection that is written to `stream`, one Feature a line."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile) -> None:
+        self._stream = stream
+        self._separator = b"\n"
+        stream.write(b'{"type":"FeatureCollection","features":[')
+
+    def add(self, features: Iterable[str]) -> None:
+        """Write some Features, at least one."""
+        self._stream.write(self._separator + ",\n".join(features).encode())
+        self._separator = b",\n"
+
+    def close(self) -> None:
+        """Write its end; the stream stays open."""
+        self._stream.write(b"\n]}\n")
+
+
 def _write(found: MeasuredInstances, stream: IO[bytes] | gzip.GzipFile) -> None:
-    stream.write(b'{"type":"FeatureCollection","features":[')
-    separator = b"\n"
-    classes = [_json({"name": name, "color": color}) for name, color in zip(found.classes, found.colors)]
+    features, collection = Features(found), Collection(stream)
     for batch in found:
-        lines = ",\n".join(_features(found.info.slide, batch, classes))
-        stream.write(separator + lines.encode())
-        separator = b",\n"
-    stream.write(b"\n]}\n")
+        collection.add(features.of(batch))
+    collection.close()
 
 
-def _features(slide: str, batch: Batch, classes: list[str]) -> Iterator[str]:
-    geometry = _geometry(batch.geometry)
-    measurements = _measurements(batch)
-    for i, instance in enumerate(batch.instance.tolist()):
-        yield (
-            f'{{"type":"Feature","id":"{instance_id(slide, instance)}","geometry":{geometry[i]},'
-            f'"properties":{{"objectType":"detection","classification":{classes[batch.class_index[i]]},'
-            f'"measurements":{measurements[i]}}}}}'
-        )
-
-
-def _geometry(geometry: npt.NDArray[np.object_]) -> list[str]:
-    """GeoJSON of each geometry, rounded, whole numbers without a decimal point."""
+def _geometry(geometry: npt.NDArray[np.object_], origin: tuple[int, int]) -> list[str]:
+    """GeoJSON of each geometry, counted from `origin`, rounded, whole numbers without a decimal point."""
+    if any(origin):
+        geometry = np.asarray(shapely.transform(geometry, lambda xy: xy - origin), dtype=object)
     rounded = shapely.transform(geometry, lambda xy: np.round(xy, DECIMALS))
     broken = ~shapely.is_valid(rounded)
     rounded[broken] = geometry[broken]

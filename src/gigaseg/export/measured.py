@@ -34,6 +34,7 @@ class Batch:
     geometry : (n,) shapely polygons or multipolygons, level-0 px.
     score : (n,) float32 in [0, 1].
     class_index : (n,) int32 into `MeasuredInstances.classes`.
+    tile_row, tile_col : (n,) int32, the tile each instance comes from.
     measurements : n rows, the columns named in `MeasuredInstances.measurements`.
     """
 
@@ -41,6 +42,8 @@ class Batch:
     geometry: npt.NDArray[np.object_]
     score: npt.NDArray[np.float32]
     class_index: npt.NDArray[np.int32]
+    tile_row: npt.NDArray[np.int32]
+    tile_col: npt.NDArray[np.int32]
     measurements: pa.RecordBatch
 
     def __len__(self) -> int:
@@ -61,6 +64,7 @@ class MeasuredInstances:
     info : the slide.
     classes, colors : names of the classes, and their RGB colours, 0..255.
     measurements : arrow field of each measurement.
+    path : of the instances.
     count : number of instances.
 
     Raises
@@ -80,7 +84,8 @@ class MeasuredInstances:
         read_metadata(measurements, MEASUREMENTS_FORMAT)
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
         self.colors = colors_of(self.classes, class_colors or {})
-        self._paths = (instances, measurements)
+        self.path = instances
+        self._measured = measurements
         self.count: int = pq.read_metadata(instances).num_rows
         rows, schema = pq.read_metadata(measurements).num_rows, pq.read_schema(measurements)
         if rows != self.count:
@@ -88,8 +93,8 @@ class MeasuredInstances:
         self.measurements: list[pa.Field] = [f for f in schema if f.name not in ("instance", "class")]
 
     def __iter__(self) -> Iterator[Batch]:
-        instances, measurements = self._paths
-        left = _batches(instances, ["geometry", "score", "class", "instance"])
+        instances, measurements = self.path, self._measured
+        left = _batches(instances, ["geometry", "score", "class", "tile_row", "tile_col", "instance"])
         right = _batches(measurements, ["instance", *(field.name for field in self.measurements)])
         for table, measured in zip(left, right, strict=True):
             numbers = table["instance"].to_numpy()
@@ -102,6 +107,8 @@ class MeasuredInstances:
                 geometry=shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False)),
                 score=table["score"].to_numpy(),
                 class_index=self._class_index(table["class"]),
+                tile_row=table["tile_row"].to_numpy(),
+                tile_col=table["tile_col"].to_numpy(),
                 measurements=measured.drop_columns(["instance"]),
             )
 

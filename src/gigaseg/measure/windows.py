@@ -140,7 +140,7 @@ def measure_window(job: Job, window: Window) -> WindowFound:
             shapes.append(_shapes(geometry[own], step, job.ground))
         rows.append(row)
         labels.append(label)
-        outlines.append(_to_working(geometry, tiling.scale, job.exact))
+        outlines.append(to_working(geometry, tiling.scale, job.exact))
     pixels, row_of, drawn = None, np.concatenate(rows), np.concatenate(outlines)
     if job.statistics is not None and len(row_of):
         with closing(open_slide(job.info)) as slide:
@@ -159,7 +159,8 @@ def _shapes(
     return np.column_stack([*(found[name] for name in DIMENSION), found["orientation"], centroid])
 
 
-def _to_working(geometry: npt.NDArray[np.object_], scale: tuple[float, float], exact: bool) -> npt.NDArray[np.object_]:
+def to_working(geometry: npt.NDArray[np.object_], scale: tuple[float, float], exact: bool) -> npt.NDArray[np.object_]:
+    """Outlines in level-0 px as working px, whole ones where they are `exact`: along the edges of working pixels."""
     if scale == (1.0, 1.0):
         return geometry
 

@@ -86,6 +86,8 @@ class SlideInfo:
     crs : WKT of the coordinate reference system, or None.
     transform : affine (a, b, c, d, e, f) with X = a x + b y + c, Y = d x + e y + f from level-0 px to the CRS, or None.
     nodata : native value of pixels without data, or None.
+    bounds : x, y, width and height, level-0 px, of the scanned area where the file tells it (MIRAX); else None. QuPath
+        shows this area alone, so the origin of its coordinates is the area's corner.
     objective_power : of the scanner, or None.
     fingerprint : identifies the file's state (size and modification time).
     """
@@ -108,6 +110,7 @@ class SlideInfo:
     crs: str | None
     transform: tuple[float, float, float, float, float, float] | None
     nodata: float | None
+    bounds: tuple[int, int, int, int] | None
     objective_power: float | None
     fingerprint: str
 

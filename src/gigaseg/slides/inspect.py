@@ -119,6 +119,7 @@ def inspect(
             crs=facts.crs,
             transform=facts.transform,
             nodata=facts.nodata,
+            bounds=facts.bounds,
             objective_power=facts.objective_power,
             fingerprint=fingerprint(path),
         )

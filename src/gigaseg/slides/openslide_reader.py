@@ -11,7 +11,7 @@ import openslide
 
 from gigaseg.errors import SlideError
 from gigaseg.slides.pixelsize import scanner_pixel_size
-from gigaseg.slides.source import RGB_NAMES, Facts, Source, levels_from_sizes
+from gigaseg.slides.source import RGB_NAMES, Facts, Source, levels_from_sizes, scanned_area
 from gigaseg.slides.tiff_pages import refuse_as_rgb
 
 _GENERIC = "generic-tiff"
@@ -52,6 +52,7 @@ class OpenSlideSource(Source):
             pixel_size_note=note,
             objective_power=float(power) if power else None,
             background=background,
+            bounds=scanned_area(properties, "openslide"),
         )
         self.background = background or (255.0, 255.0, 255.0)
 

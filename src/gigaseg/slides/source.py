@@ -7,7 +7,7 @@ Everything else (choosing a level, resampling, background, rendering) is common 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ class Facts:
     georeferenced : whether the file has a transform or a CRS.
     crs, transform, nodata : as in `SlideInfo`.
     background : value of each channel outside the scanned area, or None to choose by the kind of slide.
+    bounds : x, y, width and height, level-0 px, of the scanned area where the file tells it (MIRAX); else None.
     fluorescence : whether it is a fluorescence image, or None when the file does not tell.
     """
 
@@ -78,6 +79,7 @@ class Facts:
     transform: tuple[float, float, float, float, float, float] | None = None
     nodata: float | None = None
     background: tuple[float, ...] | None = None
+    bounds: tuple[int, int, int, int] | None = None
     fluorescence: bool | None = None
 
 
@@ -118,6 +120,15 @@ def levels_from_sizes(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
     """
     width, height = sizes[0]
     return tuple(Level(w, h, width / w, height / h) for w, h in sizes)
+
+
+def scanned_area(properties: Mapping[str, Any], library: str) -> tuple[int, int, int, int] | None:
+    """`Facts.bounds` by the properties of OpenSlide or tiffslide; None unless all four are there, as QuPath has it."""
+    try:
+        x, y, width, height = (int(properties[f"{library}.bounds-{name}"]) for name in ("x", "y", "width", "height"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return x, y, width, height
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import tiffslide
 
 from gigaseg.errors import SlideError
 from gigaseg.slides.pixelsize import scanner_pixel_size
-from gigaseg.slides.source import RGB_NAMES, Facts, Source, levels_from_sizes
+from gigaseg.slides.source import RGB_NAMES, Facts, Source, levels_from_sizes, scanned_area
 from gigaseg.slides.tiff_pages import Segments, check_rgb, pyramid_pages, same_aspect
 
 _GENERIC = "generic-tiff"
@@ -100,6 +100,7 @@ class TiffSlideSource(Source):
             pixel_size=pixel_size,
             pixel_size_note=note,
             objective_power=float(power) if power else None,
+            bounds=scanned_area(properties, "tiffslide"),
         )
         self.background = (255.0, 255.0, 255.0)
 

@@ -67,6 +67,7 @@ class ArraySlide:
             crs=crs,
             transform=transform,
             nodata=nodata,
+            bounds=None,
             objective_power=None,
             fingerprint="array",
         )
