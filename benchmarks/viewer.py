@@ -1,9 +1,10 @@
 """The viewer with a million nuclei in a real browser: ``python benchmarks/viewer.py``.
 
-A generated slide of 4,096² px and what `watershed` finds in it are repeated side by side until there are a million nuclei.
-Measured in headless Chromium, which draws with the processor alone here (SwiftShader): how long until the picture and the
-nuclei are there, how fast the page pans with and without the nuclei, and how long another colour or filter takes. The pack is
-made before; its time, memory and size are told beside those of reading the same tables with geopandas.
+A generated slide of 4,096² px and what `watershed` finds in it are repeated side by side until there are a million
+nuclei. Measured in headless Chromium, which draws with the processor alone here (SwiftShader): how long until the
+picture and the nuclei are there, how fast the page pans with and without the nuclei, and how long another colour or
+filter takes. The pack is made before; its time, memory and size are told beside those of reading the same tables with
+geopandas.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -28,17 +30,19 @@ from machine import processor
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SIDE, TILE, LEVELS = 4096, 256, 5
+COSTS = ("s", "cpu", "mb")
 
 FRAMES = """
 const [ms, ready] = arguments;
-const start = performance.now(), centre = page.osd.viewport.getCenter(true), width = page.osd.viewport.getBounds(true).width;
+const start = performance.now(), viewport = page.osd.viewport;
+const centre = viewport.getCenter(true), width = viewport.getBounds(true).width;
 let frames = 0, longest = 0, last = start;
 function step(now) {
   frames++;
   longest = Math.max(longest, now - last);
   last = now;
   const turn = (now - start) / ms * 2 * Math.PI;
-  page.osd.viewport.panTo(new OpenSeadragon.Point(centre.x + width / 4 * Math.sin(turn), centre.y), true);
+  viewport.panTo(new OpenSeadragon.Point(centre.x + width / 4 * Math.sin(turn), centre.y), true);
   if (now - start < ms) requestAnimationFrame(step); else ready([frames / (now - start) * 1000, longest]);
 }
 requestAnimationFrame(step);
@@ -46,7 +50,8 @@ requestAnimationFrame(step);
 TIMED = """
 const [what, ready] = arguments;
 const start = performance.now();
-new Function("return (async () => {" + what + "})()")().then(() => requestAnimationFrame(() => ready(performance.now() - start)));
+const done = () => requestAnimationFrame(() => ready(performance.now() - start));
+new Function("return (async () => {" + what + "})()")().then(done);
 """
 
 
@@ -111,10 +116,7 @@ def write_slide(source: Path, out: Path, across: int, down: int) -> None:
         for level in range(LEVELS):  # up to a block of one tile
             small = image[:: 2**level, :: 2**level]
             side = len(small) // TILE
-            tiles = [
-                [imagecodecs.jpeg_encode(np.ascontiguousarray(small[r * TILE :, c * TILE :][:TILE, :TILE]), 85) for c in range(side)]
-                for r in range(side)
-            ]
+            tiles = [[encode(small[r * TILE :, c * TILE :]) for c in range(side)] for r in range(side)]
             shape = (len(small) * down, len(small) * across, 3)
             encoded = (tiles[r % side][c % side] for r in range(side * down) for c in range(side * across))
             resolution = (20000 / 2**level, 20000 / 2**level)
@@ -122,6 +124,10 @@ def write_slide(source: Path, out: Path, across: int, down: int) -> None:
                 encoded, shape=shape, dtype=np.uint8, resolution=resolution, resolutionunit="CENTIMETER",
                 subfiletype=int(level > 0), metadata=None, **options,
             )  # fmt: skip
+
+
+def encode(corner: np.ndarray) -> bytes:
+    return imagecodecs.jpeg_encode(np.ascontiguousarray(corner[:TILE, :TILE]), 85)
 
 
 def write_tables(table: pa.Table, measured: pa.Table, places: list[tuple[int, int]], out: Path) -> None:
@@ -136,13 +142,8 @@ def write_tables(table: pa.Table, measured: pa.Table, places: list[tuple[int, in
         shift = np.array([col * SIDE, row * SIDE])
         geometry = shapely.transform(one.geometry, lambda xy, shift=shift: xy + shift)
         tile_row, tile_col = one.tile_row + row * SIDE // stride, one.tile_col + col * SIDE // stride
-        parts.append(
-            Instances(
-                geometry=geometry, score=one.score, class_index=one.class_index, class_prob=one.class_prob,
-                tile_row=tile_row.astype(np.int32), tile_col=tile_col.astype(np.int32), cut=one.cut, prompt=one.prompt,
-                classes=one.classes, members=one.members,
-            )  # fmt: skip
-        )
+        moved = {"geometry": geometry, "tile_row": tile_row.astype(np.int32), "tile_col": tile_col.astype(np.int32)}
+        parts.append(replace(one, **moved))
         moved = measured
         for axis, name in enumerate(("centroid_x_px", "centroid_y_px")):
             place = moved.schema.get_field_index(name)
@@ -254,6 +255,10 @@ def until(driver, what: str) -> None:
         time.sleep(0.02)
 
 
+def row(what: str, costs: dict, size: int) -> str:
+    return f"| {what} | {costs['s']:.1f} | {costs['cpu']:.1f} | {costs['mb']:.0f} | {size / 1e6:.0f} |"
+
+
 def page(args: argparse.Namespace, slide: Path, packed: dict, read: dict, seen: dict) -> str:
     about = json.loads((slide / "slide.json").read_text())
     count = pq.read_metadata(slide / "instances.parquet").num_rows
@@ -285,11 +290,9 @@ def page(args: argparse.Namespace, slide: Path, packed: dict, read: dict, seen: 
             "",
             "| what | s | CPU s | peak MB | on disk MB |",
             "|---|---|---|---|---|",
-            f"| making the pack, once | {packed['s']:.1f} | {packed['cpu']:.1f} | {packed['mb']:.0f} | {size / 1e6:.0f} |",
-            f"| reading the two tables with geopandas and pandas | {read['s']:.1f} | {read['cpu']:.1f} | {read['mb']:.0f}"
-            f" | {tables / 1e6:.0f} |",
-            f"| ratio | {packed['s'] / read['s']:.2f} | {packed['cpu'] / read['cpu']:.2f} | {packed['mb'] / read['mb']:.2f}"
-            f" | {size / tables:.2f} |",
+            row("making the pack, once", packed, size),
+            row("reading the two tables with geopandas and pandas", read, tables),
+            "| ratio | " + " | ".join(f"{packed[key] / read[key]:.2f}" for key in COSTS) + f" | {size / tables:.2f} |",
             "",
             "| from opening the page until | s, first | s, again |",
             "|---|---|---|",

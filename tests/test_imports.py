@@ -17,7 +17,7 @@ LAYERS = [
     {"cluster", "errors", "geometry", "gpus", "keys", "lease", "processes", "progress", "results"},
     {"devices"},
     {"columns", "files", "runner"},
-    {"config", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
+    {"config", "configfiles", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},
     {"tiles", "sidefiles"},
     {"exemplar", "segmenters.base", "segmenters.registry"},
     {"sam"},
@@ -33,7 +33,7 @@ LAYERS = [
     {"options", "schema"},
     {"train"},
     {"incoming"},
-    {"plan", "status", "commands", "ahead", "doctor", "session"},
+    {"plan", "status", "commands", "ahead", "doctor", "session", "viewer"},
     {"cli"},
     {"__main__", *(f"testing.{name}" for name in ("faults", *(f"faults.{part}" for part in FAULTS)))},
 ]

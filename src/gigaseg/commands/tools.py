@@ -156,7 +156,7 @@ def _view_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         type=Path,
         default=[],
-        help="configuration with colours of classes and regions (default: config.yaml, where its results are these)",
+        help="configuration with colours of classes (default: config.yaml, where its results are these)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     parser.add_argument("--port", type=int, help="port to listen at (default: 8787, or a free one)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,25 @@ from gigaseg.viewer.picture import TILE, is_there, max_level
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the configuration says of how a slide is shown: colours of classes as #rrggbb, its file of regions."""
-
-    class_colors: Mapping[str, str] = field(default_factory=dict)
-    regions: Path | None = None
-
-
 class ResultsFolder:
     """A results folder, or the folder of one slide in it.
 
     Parameters
     ----------
     path : ``results`` or ``results/SLIDE``.
-    shown : by slide.
+    class_colors : #rrggbb of each class that does not get the palette's, by slide.
 
     Raises
     ------
     FormatError : nothing in it is a slide's results.
     """
 
-    def __init__(self, path: Path, shown: Mapping[str, Shown] | None = None) -> None:
+    def __init__(self, path: Path, class_colors: Mapping[str, Mapping[str, str]] | None = None) -> None:
         path = Path(path)
         single = (path / "slide.json").exists()
         self.root = path.resolve().parent if single else path
         self._only = path.resolve().name if single else None
-        self._shown = shown or {}
+        self._class_colors = class_colors or {}
         if not self.names():
             raise FormatError(f"{path}: no results of a slide, expected {path}/SLIDE/slide.json or {path}/slide.json")
 
@@ -62,13 +53,13 @@ class ResultsFolder:
             raise KeyError(name)
         return self.root / name
 
-    def shown(self, name: str) -> Shown:
-        """How a slide is shown."""
-        return self._shown.get(name, Shown())
+    def class_colors(self, name: str) -> Mapping[str, str]:
+        """Colours of a slide's classes, as `gigaseg.viewer.pack.make_pack` takes them."""
+        return self._class_colors.get(name, {})
 
     def files(self, name: str) -> SlideFiles:
         """The results of a slide that the viewer reads."""
-        return SlideFiles.of(self.folder(name), self.shown(name).regions)
+        return SlideFiles.of(self.folder(name))
 
     def info(self, name: str) -> SlideInfo:
         """Its slide.json."""
@@ -111,8 +102,8 @@ def _line(name: str, folder: Path) -> dict[str, Any]:
         return {**line, "state": "failed", "reason": one_line(error)}
 
 
-def shown_by(configs: Sequence[Path]) -> dict[str, Shown]:
-    """How a configuration shows its slides.
+def colors_in(configs: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """The colours that a configuration gives to classes, by slide.
 
     Parameters
     ----------
@@ -126,7 +117,4 @@ def shown_by(configs: Sequence[Path]) -> dict[str, Shown]:
     from gigaseg.plan import make_plan
 
     plan = make_plan(read_configs(configs), str(configs[-1]), settled=True)
-    return {
-        name: Shown(dict(slide.preset.class_colors), slide.row.regions and Path(slide.row.regions))
-        for name, slide in plan.slides.items()
-    }
+    return {name: dict(slide.preset.class_colors) for name, slide in plan.slides.items()}

@@ -72,7 +72,7 @@ def _write_slide(results: ResultsFolder, slide: str, folder: Path, workers: int)
     if overview.exists():
         shutil.copyfile(overview, folder / "overview.png")
     pack = folder / "pack.zip"
-    make_pack(results.files(slide), pack, class_colors=results.shown(slide).class_colors)
+    make_pack(results.files(slide), pack, class_colors=results.class_colors(slide))
     with zipfile.ZipFile(pack) as archive:
         archive.extractall(folder / "pack")
     pack.unlink()
@@ -97,10 +97,10 @@ def _write_picture(info: SlideInfo, folder: Path, workers: int) -> None:
         (folder / str(level)).mkdir(parents=True)
     places = _places(info)
     total = sum(1 for _ in _places(info))
-    with ThreadPoolExecutor(workers) as pool, Progress(f"slide '{info.slide}'", total, "tiles") as progress:
+    with ThreadPoolExecutor(workers) as pool, Progress(f"slide '{info.slide}'", "tiles", total) as progress:
         while some := list(islice(places, _AHEAD * workers)):
             for _ in pool.map(write, some):
-                progress.advance()
+                progress.add()
 
 
 def _places(info: SlideInfo) -> Iterator[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ import gzip
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import shapely
 
 from gigaseg import __version__
@@ -56,28 +55,28 @@ _TITLES = {"score": "Score", "members": "Joined from", "cut": "Cut by tile borde
 
 @dataclass(frozen=True)
 class SlideFiles:
-    """The results of a slide that the viewer reads; `prompts` and `regions` may be missing."""
+    """The results of a slide that the viewer reads; `prompts` and `regions` need not be there."""
 
     info: Path
     grid: Path
     instances: Path
     measurements: Path
     prompts: Path
-    regions: Path | None = None
+    regions: Path
 
     @classmethod
-    def of(cls, folder: Path, regions: Path | None = None) -> SlideFiles:
+    def of(cls, folder: Path) -> SlideFiles:
         """Those in ``results/SLIDE``."""
-        names = ("slide.json", "grid.parquet", "instances.parquet", "measurements.parquet", "prompts.parquet")
-        return cls(*(folder / name for name in names), regions)
+        tables = (f"{name}.parquet" for name in ("grid", "instances", "measurements", "prompts"))
+        return cls(*(folder / name for name in ("slide.json", *tables, "regions.gpkg")))
 
     def state(self, class_colors: Mapping[str, str]) -> dict[str, Any]:
         """Tells whether a pack was made of what is there now: sizes and times of the files, colours, version."""
         found: dict[str, Any] = {"version": __version__, "colors": dict(class_colors)}
         for path in (self.info, self.grid, self.instances, self.measurements, self.prompts, self.regions):
-            if path is not None and path.exists():
+            if path.exists():
                 status = path.stat()
-                found[path.name if path != self.regions else str(path)] = [status.st_size, status.st_mtime_ns]
+                found[path.name] = [status.st_size, status.st_mtime_ns]
         return found
 
 
@@ -172,9 +171,7 @@ class _Writer:
             self.write(name, made.result())
 
 
-def _columns(
-    found: MeasuredInstances, table: pa.Table, measurements: Path, archive: _Writer
-) -> list[dict[str, Any]]:
+def _columns(found: MeasuredInstances, table: pa.Table, measurements: Path, archive: _Writer) -> list[dict[str, Any]]:
     """Write all columns one by one; returns what meta.json says of them."""
     colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in found.colors]
     columns = [_category("class", table["class"], list(found.classes), archive) | {"colors": colors}]
@@ -326,7 +323,7 @@ def _prompts(path: Path, grid: Grid, archive: _Writer) -> int:
 
 
 def _regions(files: SlideFiles, found: MeasuredInstances, grid: Grid) -> list[dict[str, Any]]:
-    if files.regions is None:
+    if not files.regions.exists():
         return []
     from gigaseg.measure.regions import Regions
 

@@ -73,7 +73,7 @@ class Packs:
         if making is not None and making.error is not None:
             del self._making[slide]
             raise making.error
-        state = self._results.files(slide).state(self._results.shown(slide).class_colors)
+        state = self._results.files(slide).state(self._results.class_colors(slide))
         for path in self._places(folder, slide):
             if is_current(path, state):
                 self._open[slide] = zipfile.ZipFile(path)
@@ -88,7 +88,7 @@ class Packs:
         def told(share: float) -> None:
             making.share = share
 
-        files, colors = self._results.files(slide), self._results.shown(slide).class_colors
+        files, colors = self._results.files(slide), self._results.class_colors(slide)
         try:
             try:
                 make_pack(files, folder / NAME, class_colors=colors, progress=told)

@@ -85,7 +85,7 @@ class Pictures:
         return opened[key]
 
     def _from_thumbnail(self, slide: Slide, bounds: Bounds, shape: Shape2d) -> npt.NDArray[np.uint8]:
-        """Part of a picture of the whole slide, which is made once: a slide without a pyramid is read in full for it."""
+        """Part of a picture of the whole slide, made once: a slide without a pyramid is read in full for it."""
         info = slide.info
         key = f"{info.path}\n{info.fingerprint}\n{info.rendering}"
         with self._lock:

@@ -1,7 +1,7 @@
 """The viewer's server: pictures rendered from the slides' files, packs of what was found, and the page itself.
 
-No part of an address ever becomes a path: a slide must be one of the folder's, a file one in its pack, and the page's own
-files are read when the server starts.
+No part of an address ever becomes a path: a slide must be one of the folder's, a file one in its pack, and the page's
+own files are read when the server starts.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gigaseg.viewer.cohort import ResultsFolder, Shown, shown_by
+from gigaseg.viewer.cohort import ResultsFolder, colors_in
 from gigaseg.viewer.server import LOOPBACK, serve
 
 _CONFIG = Path("config.yaml")
@@ -20,8 +20,8 @@ def view(
     Parameters
     ----------
     path : ``results``, or ``results/SLIDE`` for one slide alone.
-    configs : configuration files that say how classes are coloured and where regions lie; by default config.yaml of the
-        working directory, where its results are those of `path`.
+    configs : configuration files that say how classes are coloured; by default config.yaml of the working directory,
+        where its results are those of `path`.
     host, port : where to listen.
     out : folder to write instead of serving.
 
@@ -32,7 +32,7 @@ def view(
     ConfigError, SheetError
         A configuration is wrong.
     """
-    results = ResultsFolder(path, _shown(path, configs))
+    results = ResultsFolder(path, _colors(path, configs))
     if out is not None:
         from gigaseg.viewer.folder import write_folder
 
@@ -48,12 +48,12 @@ def view(
     serve(results, host=host, port=port, started=started)
 
 
-def _shown(path: Path, configs: Sequence[Path]) -> dict[str, Shown]:
+def _colors(path: Path, configs: Sequence[Path]) -> dict[str, dict[str, str]]:
     if configs:
-        return shown_by(configs)
+        return colors_in(configs)
     if not _CONFIG.exists():
         return {}
     from gigaseg.configfiles import read_configs
 
     folder = Path(read_configs([_CONFIG]).get("results", "results")).resolve()
-    return shown_by([_CONFIG]) if folder in (path.resolve(), path.resolve().parent) else {}
+    return colors_in([_CONFIG]) if folder in (path.resolve(), path.resolve().parent) else {}
