@@ -282,6 +282,7 @@ function texture(gl, values, channels, inner, format, type) {
   const rows = Math.max(1, Math.ceil(values.length / channels / WIDTH));
   const padded = new values.constructor(rows * WIDTH * channels);
   padded.set(values);
+  gl.activeTexture(gl.TEXTURE1); // on the first unit are the colours
   gl.bindTexture(gl.TEXTURE_2D, made);
   gl.texImage2D(gl.TEXTURE_2D, 0, inner, WIDTH, rows, 0, format, type, padded);
   for (const name of ["MIN", "MAG"]) gl.texParameteri(gl.TEXTURE_2D, gl[`TEXTURE_${name}_FILTER`], gl.NEAREST);
