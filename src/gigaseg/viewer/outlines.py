@@ -28,8 +28,8 @@ FINEST = 8
 INSTANCES = 1500
 """Instances that a tile is made for, on average."""
 
-_SIDES = (256, 65536)
-"""Smallest and largest side of a tile, level-0 px."""
+_SIDES = (256, 4096)
+"""Smallest and largest side of a tile, level-0 px; in larger ones steps would grow beyond parts of a pixel."""
 
 
 @dataclass(frozen=True)

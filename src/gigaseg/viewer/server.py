@@ -7,6 +7,7 @@ own files are read when the server starts.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import mimetypes
@@ -19,7 +20,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from gigaseg.errors import UserError, one_line
+from gigaseg.errors import ConfigError, UserError, one_line
 from gigaseg.viewer.cohort import ResultsFolder
 from gigaseg.viewer.packs import Packs, Preparing
 from gigaseg.viewer.picture import Pictures
@@ -83,7 +84,7 @@ def serve(
 
     Raises
     ------
-    OSError : the address or the port cannot be had.
+    ConfigError : the address or the port cannot be had.
     """
     asyncio.run(_serve(results, host, port, started))
 
@@ -91,9 +92,9 @@ def serve(
 async def _serve(results: ResultsFolder, host: str, port: int | None, started: Callable[[str], None]) -> None:
     try:
         sockets = tornado.netutil.bind_sockets(PORT if port is None else port, host)
-    except OSError:
-        if port is not None:
-            raise
+    except OSError as error:
+        if port is not None or error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"cannot listen at {host}, port {port or PORT}: {error.strerror}") from error
         sockets = tornado.netutil.bind_sockets(0, host)
     on_loopback = host in (LOOPBACK, "localhost", "::1")
     server = tornado.httpserver.HTTPServer(make_application(results, any_host=not on_loopback))
@@ -146,11 +147,11 @@ class _About(_Handler):
 class _Overview(_Handler):
     async def get(self, slide: str) -> None:
         folder = await self.run(self.results.folder, slide)
-        try:
-            data = (folder / "overview.png").read_bytes()
-        except OSError as error:
-            raise tornado.web.HTTPError(404) from error
-        self.send(data, "image/png")
+        path = folder / "overview.png"
+        # a link could lead to any file
+        if not path.is_file() or path.resolve().parent != folder.resolve():
+            raise tornado.web.HTTPError(404)
+        self.send(path.read_bytes(), "image/png")
 
 
 class _Tile(_Handler):
