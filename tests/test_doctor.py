@@ -65,10 +65,11 @@ def test_a_machine_and_a_cohort_that_are_well(folder, capsys):
     assert [path.name for path in (folder / "results").iterdir()] == [".headers.json"]
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_the_exit_code_says_so(folder, capsys):
+def test_everything_that_is_wrong_is_told_at_once_and_the_exit_code_says_so(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
     (folder / "slides.tsv").write_text("slide\tpath\tannotations\ns\ts.tif\tnone.geojson\nt\tnone.tif\n../u\ts.tif\t\n")
     shutil.copy(folder / "s.tif", folder / "v.tif")
-    preset = {"segmenter": {"name": "prompted", "checkpoint": "vit_b", "device": "cuda:7"}}
+    preset = {"segmenter": {"name": "prompted", "checkpoint": "vit_b", "device": "cuda:7"}, "export": ["spatialdata"]}
     (folder / "mine.yaml").write_text(yaml.safe_dump({"presets": {"nuclei": preset}}))
     code, lines, said = doctor(capsys, "config.yaml", "mine.yaml")
     assert code == 2
@@ -80,6 +81,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_the_exit_code_says_so(fold
         "slides: 0 of 3 can be opened",
         "weights: checkpoint is 'vit_b', not found",
         "device: preset nuclei: device is 'cuda:7'",
+        "export: preset nuclei: 'spatialdata' needs spatialdata, which is not installed; run: pip install",
     ):
         assert any(line.startswith(words) for line in wrong), (words, wrong)
     assert said.endswith(f"gigaseg doctor: {len(wrong)} of {len(lines)} checks found something wrong\n")

@@ -62,7 +62,7 @@ class Runner:
         call, common = delayed(function, pure=False), delayed(shared, pure=False)
         rest = iter(tasks)
         while wave := list(itertools.islice(rest, min(self.wave, at_once or self.wave))):
-            yield from compute(*[call(common, task) for task in wave], **self.options)  # type: ignore[no-untyped-call]
+            yield from compute(*[call(common, task) for task in wave], **self.options)
 
     def consume(self, function: Callable[[Task], object], tasks: Iterable[Task]) -> None:
         """Call function(task) for every task, in order, while the workers prepare the next ones.

@@ -87,6 +87,15 @@ def test_what_qupath_drew_on_such_a_slide_is_read_in_its_place(scanned, tmp_path
     assert found.equals(shapely.box(100, 50, 140, 90)), "only GeoJSON is QuPath's"
 
 
+def test_our_geojson_of_such_a_slide_scores_as_the_instances_it_was_made_of(slide_files, scanned, tmp_path):
+    from gigaseg.metrics.evaluate import evaluate
+
+    instances, measurements, _ = slide_files(np.array([shapely.box(300, 150, 340, 190)]), slide="s")
+    truth = export_one((instances, measurements, scanned / "slide.json"), "geojson", tmp_path / "export")
+    report = evaluate(instances, truth, slide=scanned / "slide.json", bootstrap=0)
+    assert report.figures["aji"].value == 1
+
+
 def test_slide_json_from_before_says_what_to_do(scanned, tmp_path):
     from gigaseg.errors import FormatError
 

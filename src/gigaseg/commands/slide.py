@@ -266,7 +266,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
     add_path(parser, "instances", "instances.parquet")
     add_path(parser, "measurements", "measurements.parquet")
     add_path(parser, "--info", "slide.json")
-    add_path(parser, "--out", "file to write")
+    add_path(parser, "--out", "file to write; a folder for ome-zarr and spatialdata")
     parser.add_argument("--format", choices=tuple(FORMATS), default="geojson", help="default: geojson")
     add_pairs(parser, *CLASS_COLORS)
 
@@ -319,6 +319,6 @@ SLIDE: dict[str, Command] = {
     "stitch": Command("instances of the slide, exact at seams", _stitch_arguments, _stitch, written),
     "measure": Command("measurements and summary", _measure_arguments, _measure, lambda args: [args.out, args.summary]),
     "regions": Command("regions with their statistics, for QGIS", _regions_arguments, _regions, written),
-    "export": Command("instances for QuPath and GIS", _export_arguments, _export, written),
+    "export": Command("instances for other programs (docs/formats.md)", _export_arguments, _export, written),
     "overview": Command("picture of a slide with its instances", _overview_arguments, _overview, written),
 }

@@ -14,6 +14,7 @@ from gigaseg.ahead import ahead, tiles_ahead
 from gigaseg.devices import check_device
 from gigaseg.doctor.finding import NOTE, OK, WRONG, Finding
 from gigaseg.errors import CheckpointError, DeviceError, UserError
+from gigaseg.export.formats import FORMATS
 from gigaseg.lease import FILE, read_holder
 from gigaseg.plan import Plan, SlidePlan, make_plan
 from gigaseg.sam.downloads import base_reference, checked_sha256, checkpoint_path, named_base
@@ -41,6 +42,7 @@ def check_cohort(content: Mapping[str, Any], source: str) -> Iterator[Finding]:
     yield from slides(plan)
     yield from weights(plan)
     yield from devices(plan)
+    yield from exports(plan)
     yield from results(Path(plan.config.results))
     yield disk(plan)
     yield Finding(OK, "ahead", ahead(plan))
@@ -98,6 +100,14 @@ def devices(plan: Plan) -> Iterator[Finding]:
             check_device(preset.segmenter.device)
         except DeviceError as error:
             yield Finding(NOTE if shutil.which("sbatch") else WRONG, "device", f"preset {name}: {error}")
+
+
+def exports(plan: Plan) -> Iterator[Finding]:
+    """Whether the libraries of the export formats are installed."""
+    for name, preset in plan.config.presets.items():
+        for format in preset.export:
+            if FORMATS[format].lacking:
+                yield Finding(WRONG, "export", f"preset {name}: '{format}' needs {FORMATS[format].lacking}")
 
 
 def results(folder: Path) -> Iterator[Finding]:

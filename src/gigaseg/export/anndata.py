@@ -7,7 +7,6 @@ measurements.parquet.
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import shapely
 
-from gigaseg.errors import DeviceError
 from gigaseg.export.measured import BATCH, MeasuredInstances
 from gigaseg.export.names import display_name
 from gigaseg.files import atomic, scratch
@@ -38,25 +36,12 @@ def write_anndata(found: MeasuredInstances, path: Path) -> None:
     Raises
     ------
     FormatError : as `MeasuredInstances`.
-    DeviceError : anndata is not installed.
     """
-    library("anndata", "anndata")
     with scratch(path) as folder:
         table = annotated(found, folder)
         with atomic(path) as temporary:
             _reserve(temporary, 4 * table.n_obs * table.n_vars + _ROW * table.n_obs + _HEAD)
             table.write_h5ad(temporary, compression="gzip")
-
-
-def library(name: str, format: str) -> Any:
-    """Import a library of the extra `spatialdata`; DeviceError says how to install it when it is not there."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise DeviceError(
-            f"export format '{format}' needs {error.name}, which is not installed; run: "
-            "pip install 'gigaseg[spatialdata]'"
-        ) from error
 
 
 def annotated(found: MeasuredInstances, folder: Path) -> Any:

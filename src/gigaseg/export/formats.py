@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,20 @@ class Format:
     file : name of its file in `export/`.
     write : writes a `MeasuredInstances` to a path.
     folder : whether what it writes is a folder (a Zarr store).
+    needs : library of the extra `spatialdata` that it is written with, if any.
     """
 
     file: str
     write: Callable[[MeasuredInstances, Path], None]
     folder: bool = False
+    needs: str | None = None
+
+    @property
+    def lacking(self) -> str | None:
+        """What to do where the library is not installed; None where it is."""
+        if self.needs is None or importlib.util.find_spec(self.needs) is not None:
+            return None
+        return f"{self.needs}, which is not installed; run: pip install 'gigaseg[spatialdata]'"
 
 
 def _writer(module: str, function: str, **options: object) -> Callable[[MeasuredInstances, Path], None]:
@@ -46,8 +56,10 @@ FORMATS = {
     "parquet": Format("instances.measured.parquet", _writer("parquet", "write_geoparquet")),
     "csv": Format("instances.csv", _writer("csv", "write_csv")),
     "coco": Format("instances.coco.json", _writer("coco", "write_coco")),
-    "anndata": Format("instances.h5ad", _writer("anndata", "write_anndata")),
+    "anndata": Format("instances.h5ad", _writer("anndata", "write_anndata"), needs="anndata"),
     "ome-zarr": Format("instances.ome.zarr", _writer("ome_zarr", "write_ome_zarr"), folder=True),
-    "spatialdata": Format("instances.sdata.zarr", _writer("spatialdata", "write_spatialdata"), folder=True),
+    "spatialdata": Format(
+        "instances.sdata.zarr", _writer("spatialdata", "write_spatialdata"), folder=True, needs="spatialdata"
+    ),
 }
 """docs/formats.md tells what each is for, its frame and its limits."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from gigaseg.export.anndata import annotated, library
+from gigaseg.export.anndata import annotated
 from gigaseg.export.labels import CHUNK, LabelPyramid
 from gigaseg.export.measured import MeasuredInstances
 from gigaseg.files import atomic_folder, scratch
@@ -48,10 +48,9 @@ def write_spatialdata(found: MeasuredInstances, path: Path) -> None:
     ------
     FormatError : as `MeasuredInstances`; or instances.parquet does not tell its working resolution.
     SlideError : the slide cannot be read.
-    DeviceError : spatialdata is not installed.
     """
-    spatialdata = library("spatialdata", "spatialdata")
     import dask
+    import spatialdata
 
     pyramid = LabelPyramid.of(found)
     with scratch(path) as folder, closing(open_slide(found.info)) as slide, warnings.catch_warnings():

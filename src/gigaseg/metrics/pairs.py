@@ -147,16 +147,26 @@ def _accepted() -> str:
 
 
 def _level0(path: Path, slide: Path) -> Iterator[PolygonBatch]:
-    """Batches of a file in level-0 px; coordinates in a CRS go through the slide's transform."""
+    """Batches of a file in level-0 px; coordinates in a CRS go through the slide's transform.
+
+    GeoJSON is counted from the corner of the scanned area where the slide has one (`SlideInfo.bounds`), as QuPath does.
+    """
     batches, crs = vectors.read_batches(path)
     if crs is None or "undefined" in crs.lower():
-        return batches
+        in_qupath = vectors.vector_suffix(path) in vectors.GEOJSON and slide.is_file()
+        bounds = SlideInfo.read(slide).bounds if in_qupath else None
+        return _moved(batches, bounds[:2]) if bounds else batches
     if not slide.is_file():
         raise FormatError(f"{path}: has the CRS {one_line(crs)[:60]}; give the slide.json that places it in pixels")
     info = SlideInfo.read(slide)
     if info.transform is None or info.crs is None:
         raise FormatError(f"{path}: has the CRS {one_line(crs)[:60]}, but {slide} has none; expected pixels")
     return _to_pixels(batches, crs, info.crs, info.transform, path)
+
+
+def _moved(batches: Iterator[PolygonBatch], origin: tuple[int, int]) -> Iterator[PolygonBatch]:
+    for batch in batches:
+        yield replace(batch, geometry=shapely.transform(batch.geometry, lambda xy: xy + origin))
 
 
 def _to_pixels(
