@@ -22,7 +22,11 @@ def cohort(tmp_path_factory) -> Path:
     results = folder / "results"
     synthetic_slide(folder / "a.tif", width=1400, height=1000, seed=3)
     box = [[300, 200], [900, 200], [900, 700], [300, 700], [300, 200]]
-    tumour = {"type": "Feature", "properties": {"name": "tumour"}, "geometry": {"type": "Polygon", "coordinates": [box]}}
+    tumour = {
+        "type": "Feature",
+        "properties": {"name": "tumour"},
+        "geometry": {"type": "Polygon", "coordinates": [box]},
+    }
     regions = folder / "regions.geojson"
     regions.write_text(json.dumps({"type": "FeatureCollection", "features": [tumour]}))
     run_steps(folder / "a.tif", results / "a", regions)
@@ -45,7 +49,9 @@ def run(*words):
 
 def run_steps(slide, out, regions=None):
     tables = {name: out / f"{name}.parquet" for name in ("grid", "instances", "measurements")}
-    info, foreground, shard, summary = (out / name for name in ("slide.json", "foreground.tif", "0.parquet", "summary.json"))
+    info, foreground, shard, summary = (
+        out / name for name in ("slide.json", "foreground.tif", "0.parquet", "summary.json")
+    )
     run("inspect", slide, "--slide", out.name, "--out", info)
     run("grid", info, "--segmenter", "watershed", "--tile", "256", "--out", tables["grid"], "--foreground", foreground)
     run("segment", info, tables["grid"], "--segmenter", "watershed", "--out", shard)

@@ -100,7 +100,9 @@ def test_regions_and_prompts_lie_in_level_0_px(pack):
     assert ring.equals(shapely.box(300, 200, 900, 700))
     data, scale = gzip.decompress(pack["prompts.gz"]), meta["grid"]["scale"][0]
     corners = np.frombuffer(data, "<f4", 16).reshape(4, 4).T
-    np.testing.assert_allclose(corners[[0, 3]], np.array([[500, 400, 500, 400], [600, 300, 640, 350]]) * scale, rtol=1e-6)
+    np.testing.assert_allclose(
+        corners[[0, 3]], np.array([[500, 400, 500, 400], [600, 300, 640, 350]]) * scale, rtol=1e-6
+    )
     assert list(np.frombuffer(data, np.int8, 4, 64)) == [1, 1, 0, -1]
 
 

@@ -38,7 +38,11 @@ def content(address, path):
 def test_slides_are_listed_with_their_state(address):
     status, found = content(address, "/data/slides.json")
     assert status == 200
-    assert [(slide["slide"], slide["state"]) for slide in found["slides"]] == [("a", "ok"), ("b", "ok"), ("broken", "failed")]
+    assert [(slide["slide"], slide["state"]) for slide in found["slides"]] == [
+        ("a", "ok"),
+        ("b", "ok"),
+        ("broken", "failed"),
+    ]
     assert "broken.tif" in found["slides"][2]["reason"]
 
 

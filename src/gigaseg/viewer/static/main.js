@@ -4,7 +4,7 @@ import { Pack, contains, json } from "./data.js";
 import { Drawing, density } from "./drawing.js";
 import { Look } from "./look.js";
 import { Marks } from "./marks.js";
-import { Panel, element, text } from "./panel.js";
+import { LAYERS, Panel, element, text } from "./panel.js";
 
 const $ = (id) => document.getElementById(id);
 const UNITS = { um: ["µm", "mm", 1000], m: ["m", "km", 1000], px: ["px", "px", 1] };
@@ -131,7 +131,7 @@ class Page {
       this.look.colourBy = this.pack.columns.has(colour) ? colour : "class";
       this.look.filters = new Map(filters.filter(([name]) => this.pack.columns.has(name)));
       for (const name of Object.keys(this.layers)) this.layers[name] = false;
-      for (const name of layers ?? DEFAULT_LAYERS) this.layers[name] = true;
+      for (const name of layers ?? DEFAULT_LAYERS) if (LAYERS.some(([known]) => known === name)) this.layers[name] = true;
       this.panel.show();
       if (instance) this.pin(instance - 1);
       if (this.layers.prompts) await this.change("prompts");

@@ -224,7 +224,7 @@ export class Marks {
   // Whether all outlines in view are there.
   complete(view) {
     const tiles = this.inView(view);
-    return !this.outlined(view, tiles) || tiles.every((i) => this.tiles.has(i) || this.failed.has(i));
+    return !this._visible || !this.outlined(view, tiles) || tiles.every((i) => this.tiles.has(i) || this.failed.has(i));
   }
 
   _fetch(wanted) {
