@@ -1,4 +1,4 @@
-"""Results of a small cohort as the steps write them: a slide with regions and prompts, a second one, and one that failed."""
+"""Results of a small cohort as the steps write them: a slide with regions and prompts, another, and one that failed."""
 
 import json
 import threading
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-import tornado.ioloop
 
 from gigaseg.cli import main
 from gigaseg.prompts.table import BOX, POINT, POSITIVE, UNLABELLED, PromptTable
@@ -124,7 +123,7 @@ def address(cohort):
 
 
 def outlines_of(data, rows):
-    """Polygons by row of a tile's file, as `gigaseg.viewer.outlines` lays it out; ring after ring by area, largest first."""
+    """Polygons by row of a tile's file, as `gigaseg.viewer.outlines` lays it out."""
     import gzip
 
     raw = gzip.decompress(data)

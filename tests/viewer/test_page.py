@@ -4,6 +4,7 @@ import functools
 import http.server
 import io
 import json
+import re
 import threading
 import time
 
@@ -56,8 +57,8 @@ def shown(browser):
 
 def values(browser):
     """The table of measurements as it stands, column -> value as the browser holds it."""
-    script = "return [...document.querySelectorAll('#values td[data-column]')].map((e) => [e.dataset.column, e.dataset.value])"
-    return dict(browser.execute_script(script))
+    cells = "document.querySelectorAll('#values td[data-column]')"
+    return dict(browser.execute_script(f"return [...{cells}].map((e) => [e.dataset.column, e.dataset.value])"))
 
 
 def around(browser, places):
@@ -218,8 +219,9 @@ def test_density_tiles_and_prompts_are_drawn_where_they_are(browser, address, ta
     centres = shapely.get_coordinates(shapely.centroid(found.geometry))
     counts, _, _ = np.histogram2d(*centres.T, bins=(14, 10), range=((0, 1400), (0, 1000)))
     told = browser.find_element(By.CSS_SELECTOR, "label:has(#layer-density) .many").text
-    assert told.startswith("up to ") and told.endswith(" per mm²")
-    top = float(told.split()[2].replace(",", ""))
+    number, unit = re.fullmatch(r"up to ([\d,.]+) per (.+)", told).groups()
+    assert unit == "mm²"
+    top = float(number.replace(",", ""))
     assert counts.max() / (100 * 100 * 0.25e-6) < top < 6 * counts.max() / (100 * 100 * 0.25e-6)
 
 

@@ -49,11 +49,13 @@ def test_slides_are_listed_with_their_state(address):
 @pytest.mark.parametrize(
     "path",
     [
-        "/../../../../etc/passwd", "/data/../../../../etc/passwd", "/data/a/../../../etc/passwd", "/..%2f..%2fetc%2fpasswd",
+        "/../../../../etc/passwd", "/data/../../../../etc/passwd", "/data/a/../../../etc/passwd",
+        "/..%2f..%2fetc%2fpasswd", "/server.py", "/%2e%2e/server.py",
         "/data/..%2f..%2f/about.json", "/data/%2e%2e/about.json", "/data/./about.json", "/data/a/pack/../slide.json",
         "/data/a/pack/..%2Fslide.json", "/data/a/pack//etc/passwd", "/data/a/slide.json", "/data/a/instances.parquet",
-        "/data/a/picture/..%2f/0_0.jpg", "/data/a%00/about.json", "/data/nobody/about.json", "/data/nobody/overview.png",
-        "/data/a/picture/99/0_0.jpg", "/data/a/picture/3/7_7.jpg", "/data/a/pack/rows/999.gz", "/server.py", "/%2e%2e/server.py",
+        "/data/a/picture/..%2f/0_0.jpg", "/data/a%00/about.json", "/data/nobody/about.json",
+        "/data/nobody/overview.png", "/data/a/picture/99/0_0.jpg", "/data/a/picture/3/7_7.jpg",
+        "/data/a/pack/rows/999.gz",
     ],
 )  # fmt: skip
 def test_nothing_but_what_is_shown_is_served(address, path):
