@@ -40,3 +40,4 @@ rule all:
         collect(f"{RESULTS}/{{slide}}/instances.parquet", slide=PLAN.slides),
         exports(),
         region_maps(),
+        viewer_folder(),

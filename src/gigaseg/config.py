@@ -164,6 +164,7 @@ class ReportConfig:
     instance_color: str = key("#00c853", "colour of the instances' outlines, #rrggbb")
     foreground_color: str = key("#ff9100", "colour of the foreground's outline, #rrggbb")
     grid_color: str = key("#2962ff", "colour of the tile grid, #rrggbb")
+    viewer: bool = key(False, "also write the viewer as a folder for a web server")
 
 
 @dataclass(frozen=True)

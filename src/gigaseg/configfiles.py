@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ def read_configs(paths: Sequence[Path]) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ConfigError(f"{path}: holds no keys, accepted: those of config.yaml")
         _lay_over(content, found)
+    return content
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """The configuration that `--config-json` holds; raises ConfigError when it is no JSON object."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--config-json is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config-json is {text[:40]}, accepted: an object")
     return content
 
 

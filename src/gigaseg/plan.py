@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 REVISIONS = {
     "inspect": 2, "grid": 2, "tile": 1, "propose": 2, "prompt": 2, "segment": 3, "stitch": 1, "measure": 4,
-    "regions": 1, "export": 2, "overview": 1, "aggregate": 3, "report": 1,
+    "regions": 1, "export": 2, "overview": 1, "aggregate": 3, "report": 1, "viewer": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
 
@@ -139,9 +139,11 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml", *, settle
     labels = [(s.row.slide, s.row.preset, s.row.group) for s in slides.values()]
     aggregate = digest([REVISIONS["aggregate"], cohort, labels, [asdict(bad) for bad in bad_rows]])
     pictures = [slide.digests["overview"] for slide in slides.values()]
+    colors = [slide.preset.class_colors for slide in slides.values()]
     digests = {
         "aggregate": aggregate,
         "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title]),
+        "viewer": digest([REVISIONS["viewer"], cohort, pictures, colors]),
     }
     return Plan(config, sheet, slides, bad_rows, digests, found)
 

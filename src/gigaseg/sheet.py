@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 MAX_NAME = 128
 _RESERVED = {
     "cohort.tsv", "cohort.parquet", "cohort_measurements.tsv", "report.html", "slides.tsv", "log", "run", "nights",
+    "viewer",
 }  # fmt: skip
 """Names in the results folder that are the cohort's own."""
 

@@ -94,6 +94,11 @@ def of_slides(name):
     return [f"{RESULTS}/{slide}/{name}" for slide in PLAN.slides]
 
 
+def viewer_folder():
+    """The viewer as a folder, where the configuration asks for it."""
+    return [f"{RESULTS}/viewer"] if PLAN.config.report.viewer else []
+
+
 def exports():
     """All export files of the cohort."""
     return [

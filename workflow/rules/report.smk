@@ -91,6 +91,29 @@ rule report:
         " --config-json {params.shown:q} --out {output:q} --digest {params.digest} 2> {log:q}"
 
 
+rule viewer:
+    input:
+        measurements=of_slides("measurements.parquet"),
+        overviews=of_slides("overview.png"),
+        cohort=rules.aggregate.output.cohort,
+    output:
+        directory(f"{RESULTS}/viewer"),
+    log:
+        f"{RESULTS}/log/viewer.log",
+    conda:
+        "../../envs/gigaseg.yaml"
+    threads: 4
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    params:
+        results=subpath(input.cohort, parent=True),
+        shown=lambda wildcards: json.dumps(config, sort_keys=True),
+        digest=PLAN.digests["viewer"],
+    shell:
+        "gigaseg view {params.results:q} --config-json {params.shown:q} --out {output:q} --workers {threads} > {log:q} 2>&1"
+
+
 rule gate:
     input:
         cohort=rules.aggregate.output.cohort,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from gigaseg.commands.base import Command, add_path, written
 from gigaseg.config import ReportConfig
-from gigaseg.errors import ConfigError
 from gigaseg.options import add_options, from_options
 
 
@@ -50,24 +49,19 @@ def _report_arguments(parser: ArgumentParser) -> None:
 
 
 def _report(args: Namespace) -> None:
-    import json
-
+    from gigaseg.configfiles import parse_config
     from gigaseg.measure.aggregate import read_cohort
     from gigaseg.report.cohort import report
     from gigaseg.report.runs import find_records
 
     slides = [args.results / row["slide"] for row in read_cohort(args.cohort) if row["step"] != "sheet"]
     slides = list(dict.fromkeys(slides))  # regions have rows of their own
-    try:
-        config = json.loads(args.config_json)
-    except ValueError as error:
-        raise ConfigError(f"--config-json is no JSON ({error})") from error
     report(
         args.cohort,
         [folder / "summary.json" for folder in slides],
         [folder / "overview.png" for folder in slides],
         [record for folder in slides for record in find_records(folder)],
-        config,
+        parse_config(args.config_json),
         args.out,
         title=from_options(ReportConfig, args).title,
     )

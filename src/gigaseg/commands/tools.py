@@ -155,18 +155,23 @@ def _view_arguments(parser: ArgumentParser) -> None:
         "--config",
         nargs="+",
         type=Path,
-        default=[],
-        help="configuration with colours of classes (default: config.yaml, where its results are these)",
+        help="configuration files with the colours of classes (default: config.yaml, where its results are these)",
     )
+    parser.add_argument("--config-json", metavar="JSON", help="the configuration itself, as the workflow has it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     parser.add_argument("--port", type=int, help="port to listen at (default: 8787, or a free one)")
     parser.add_argument("--out", type=Path, help="write the viewer as a folder for a web server instead")
+    parser.add_argument("--workers", type=int, default=2, help="threads that render its pictures (default: 2)")
 
 
 def _view(args: Namespace) -> None:
+    from gigaseg.configfiles import parse_config, read_configs
     from gigaseg.viewer.view import view
 
-    view(args.results, configs=args.config, host=args.host, port=args.port, out=args.out)
+    config = read_configs(args.config) if args.config else None
+    if args.config_json is not None:
+        config = parse_config(args.config_json)
+    view(args.results, config=config, host=args.host, port=args.port, out=args.out, workers=args.workers)
 
 
 TOOLS: dict[str, Command] = {

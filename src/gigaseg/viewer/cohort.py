@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +102,22 @@ def _line(name: str, folder: Path) -> dict[str, Any]:
         return {**line, "state": "failed", "reason": one_line(error)}
 
 
-def colors_in(configs: Sequence[Path]) -> dict[str, dict[str, str]]:
+def colors_in(config: Mapping[str, Any], source: str) -> dict[str, dict[str, str]]:
     """The colours that a configuration gives to classes, by slide.
 
     Parameters
     ----------
-    configs : its files, later ones laid over earlier.
+    config, source : the configuration, and its name in messages.
 
     Raises
     ------
     ConfigError, SheetError : the configuration or its sheet is wrong.
     """
-    from gigaseg.configfiles import read_configs
-    from gigaseg.plan import make_plan
+    from gigaseg.config import load_config
+    from gigaseg.incoming import SHEET
+    from gigaseg.sheet import read_sheet
 
-    plan = make_plan(read_configs(configs), str(configs[-1]), settled=True)
-    return {name: dict(slide.preset.class_colors) for name, slide in plan.slides.items()}
+    found = load_config(config, source)
+    sheet = Path(found.slides) if found.slides_dir is None else Path(found.results) / SHEET
+    rows, _ = read_sheet(sheet, list(found.presets))
+    return {row.slide: found.presets[row.preset].class_colors for row in rows}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gigaseg.viewer.cohort import ResultsFolder, colors_in
 from gigaseg.viewer.server import LOOPBACK, serve
@@ -13,17 +14,23 @@ _CONFIG = Path("config.yaml")
 
 
 def view(
-    path: Path, *, configs: Sequence[Path] = (), host: str = LOOPBACK, port: int | None = None, out: Path | None = None
+    path: Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    host: str = LOOPBACK,
+    port: int | None = None,
+    out: Path | None = None,
+    workers: int = 2,
 ) -> None:
     """Serve the viewer of a results folder until interrupted, or write it as a folder.
 
     Parameters
     ----------
     path : ``results``, or ``results/SLIDE`` for one slide alone.
-    configs : configuration files that say how classes are coloured; by default config.yaml of the working directory,
+    config : the configuration, which says how classes are coloured; by default config.yaml of the working directory,
         where its results are those of `path`.
     host, port : where to listen.
-    out : folder to write instead of serving.
+    out, workers : folder to write instead of serving, and threads that render its pictures.
 
     Raises
     ------
@@ -32,11 +39,11 @@ def view(
     ConfigError, SheetError
         A configuration is wrong.
     """
-    results = ResultsFolder(path, _colors(path, configs))
+    results = ResultsFolder(path, _colors(path, config))
     if out is not None:
         from gigaseg.viewer.folder import write_folder
 
-        write_folder(results, out)
+        write_folder(results, out, workers=workers)
         sys.stdout.write(f"{out}: to be put on a web server, or python -m http.server --directory {out}\n")
         return
 
@@ -48,12 +55,13 @@ def view(
     serve(results, host=host, port=port, started=started)
 
 
-def _colors(path: Path, configs: Sequence[Path]) -> dict[str, dict[str, str]]:
-    if configs:
-        return colors_in(configs)
+def _colors(path: Path, config: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
+    if config is not None:
+        return colors_in(config, "configuration")
     if not _CONFIG.exists():
         return {}
     from gigaseg.configfiles import read_configs
 
-    folder = Path(read_configs([_CONFIG]).get("results", "results")).resolve()
-    return colors_in([_CONFIG]) if folder in (path.resolve(), path.resolve().parent) else {}
+    found = read_configs([_CONFIG])
+    folder = Path(found.get("results", "results")).resolve()
+    return colors_in(found, str(_CONFIG)) if folder in (path.resolve(), path.resolve().parent) else {}
