@@ -108,7 +108,8 @@ rule viewer:
         runtime=growing(240),
     params:
         results=subpath(input.cohort, parent=True),
-        shown=lambda wildcards: json.dumps(config, sort_keys=True),
+        # not sorted: the first preset is the default
+        shown=lambda wildcards: json.dumps(config),
         digest=PLAN.digests["viewer"],
     shell:
         "gigaseg view {params.results:q} --config-json {params.shown:q} --out {output:q} --workers {threads} > {log:q} 2>&1"
