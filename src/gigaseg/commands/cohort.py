@@ -70,6 +70,7 @@ def _report(args: Namespace) -> None:
         config,
         args.out,
         title=from_options(ReportConfig, args).title,
+        pooled=args.cohort.with_name("cohort_measurements.tsv"),
     )
 
 
