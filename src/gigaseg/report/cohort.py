@@ -193,10 +193,10 @@ def _slides(rows: list[dict[str, str]], costs: Costs, outliers: Sequence[Outlier
         if row["slide"] in pictures:
             cells[0] = cells[0]._replace(link=f"picture-{row['slide']}")
     if outliers:
-        slides.heads.append("Outlier in")
+        slides.heads.insert(1, "Outlier in")
         for row, cells in zip(rows, slides.rows, strict=True):
             mine = [found for found in outliers if found.slide == row["slide"] and not row.get("region")]
-            cells.append(Cell("; ".join(f"{'high' if f.z > 0 else 'low'} {_plain_name(f.measure)}" for f in mine)))
+            cells.insert(1, Cell("; ".join(f"{'high' if f.z > 0 else 'low'} {_plain_name(f.measure)}" for f in mine)))
     if costs.steps:
         slides.heads.extend(["Run time", "Peak memory"])
         for row, cells in zip(rows, slides.rows, strict=True):
