@@ -181,7 +181,7 @@ def test_configuration_versions_and_checkpoint_are_told(results):
     page, text = page_of(results, {"presets": {"nuclei": {"tiles": {"tile": 512}}}})
     [config] = page.text("pre")
     assert config.splitlines() == ["presets:", "  nuclei:", "    tiles:", "      tile: 512"]
-    assert page.text("code") == ["ab12" * 16]
+    assert "ab12" * 16 in page.text("code")
     assert "gigaseg 0.1.0" in text
 
 

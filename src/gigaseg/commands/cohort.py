@@ -64,6 +64,7 @@ def _report(args: Namespace) -> None:
         parse_config(args.config_json),
         args.out,
         title=from_options(ReportConfig, args).title,
+        pooled=args.cohort.with_name("cohort_measurements.tsv"),
     )
 
 

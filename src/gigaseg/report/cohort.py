@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,16 @@ from gigaseg.export.names import display_name
 from gigaseg.files import atomic, read_failure, read_json
 from gigaseg.measure.aggregate import read_cohort
 from gigaseg.measure.measure import SUMMARY_FORMAT
+from gigaseg.measure.spatial import AREA_OF_DENSITY
+from gigaseg.report.cards import checkpoint_cards, method_cards
+from gigaseg.report.cards import versions as packages
+from gigaseg.report.charts import WIDTH, figures
+from gigaseg.report.outliers import LEAST, LIMIT, NARROW, Outlier, find_outliers
 from gigaseg.report.page import page
 from gigaseg.report.pictures import embed
 from gigaseg.report.runs import Costs, read_costs
 from gigaseg.report.tables import Cell, Table, cell, duration, memory, number, table
+from gigaseg.runrecord import peek
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +40,9 @@ def report(
     out: Path,
     *,
     title: str = "gigaseg report",
+    pooled: Path | None = None,
 ) -> None:
-    """Write the report of a cohort: slides, failures, pictures, costs, configuration.
+    """Write the report of a cohort: slides, failures, outliers, pictures, distributions, costs, how it was made.
 
     Parameters
     ----------
@@ -43,6 +53,7 @@ def report(
     config : what to show as configuration.
     out : report.html.
     title : its heading.
+    pooled : cohort_measurements.tsv; None, or a missing one: nothing of all slides together is shown.
 
     Raises
     ------
@@ -51,7 +62,10 @@ def report(
     """
     rows = read_cohort(cohort)
     names = {row["slide"] for row in rows}
-    found = [read_json(path, SUMMARY_FORMAT) for path in map(Path, summaries) if read_failure(path) is None]
+    found = [_summary(path) for path in map(Path, summaries) if read_failure(path) is None]
+    together = _read_pooled(pooled)
+    outliers = find_outliers(found, {row["slide"]: row.get("preset") or "" for row in rows})
+    pictures = embed([Path(path) for path in overviews], names)
     costs = read_costs([Path(path) for path in run_records])
     good = [row for row in rows if row["status"] == "ok"]
     failed = [row for row in rows if row["status"] != "ok"]
@@ -60,21 +74,101 @@ def report(
         title=title,
         tiles=_tiles(good, failed, costs),
         failed=table("Slides that failed, with the step and its reason", failed, ["slide", "step", "reason"]),
-        slides=_slides(good, costs),
+        slides=_slides(good, costs, outliers, {picture.slide for picture in pictures if picture.uri}),
+        outliers=_outliers(outliers),
+        rule=_RULE,
         prompts=_prompts(found),
-        pictures=embed([Path(path) for path in overviews], names),
+        pictures=pictures,
+        results=cohort.parent,
+        figures=figures(found, together, [(outlier.slide, outlier.measure) for outlier in outliers]),
+        width=WIDTH,
         costs=_costs(costs),
+        slide_costs=_slide_costs(costs),
         machines=costs.machines,
+        devices=costs.devices,
         unread=costs.unread,
         means=table("Mean and median of each measurement by slide", good, ["slide", *_means(good)]),
-        distributions=[_distribution(summary) for summary in found],
-        checkpoints=_checkpoints(found),
+        distributions=[_distribution(summary) for summary in found] if len(found) <= _MOST_TABLES else [],
+        pooled=_pooled(together),
+        methods=method_cards(found, config),
+        checkpoints=checkpoint_cards(found, config),
+        packages=packages(),
         versions=sorted({*costs.versions, *(str(summary.get("version")) for summary in found), __version__}),
         config=yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True) if config else "",
     )  # fmt: skip
     with atomic(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     log.info("%d slides, %d failed, %.1f MB: %s", len(rows), len(failed), len(text) / 1e6, out)
+
+
+_RULE = (
+    f"A slide is flagged in a measure when its modified z-score, 0.6745 times its distance from the median of the "
+    f"slides of its preset over the median of these distances, is beyond {LIMIT:g} (Iglewicz and Hoaglin 1993; "
+    f"logarithms of densities and areas; a median distance counts as {NARROW:g} at least). "
+    f"Presets with fewer than {LEAST} slides are not looked at."
+)
+_MOST_TABLES = 100
+"""Slides up to which each has a table of its own; cohort.parquet has the figures of any number."""
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """A summary, with the area of the slide in the unit of its foreground where slide.json is beside it."""
+    summary = read_json(path, SUMMARY_FORMAT)
+    info = peek(path.with_name("slide.json"))
+    if {"width", "height", "pixel_size", "unit"} <= set(info):
+        per = AREA_OF_DENSITY[info["unit"]][1]
+        summary["slide_area"] = info["width"] * info["height"] * math.prod(info["pixel_size"]) / per
+    return summary
+
+
+def _read_pooled(path: Path | None) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8") if path is not None else ""
+    except FileNotFoundError:
+        text = ""
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t", restval=""))
+
+
+def _pooled(rows: Sequence[Mapping[str, str]]) -> Table:
+    columns = list(rows[0]) if rows else ["preset"]
+    shown = [{**row, "measurement": display_name(row["measurement"], "²")} for row in rows]
+    return table("All instances of a preset, group, region and class together", shown, columns)
+
+
+def _outliers(outliers: Sequence[Outlier]) -> Table:
+    heads = ["Slide", "Measure", "Its value", "Median of the slides", "Modified z-score", "Preset"]
+    rows = [
+        [
+            Cell(found.slide, link=f"picture-{found.slide}"),
+            Cell(display_name(found.measure, "²")),
+            Cell(number(found.value), found.value),
+            Cell(number(found.median), found.median),
+            Cell(f"{found.z:+.1f}", found.z) if math.isfinite(found.z) else Cell("none at all", -1e9),
+            Cell(found.preset),
+        ]
+        for found in outliers
+    ]
+    return Table("The oddest first", heads, rows)
+
+
+def _slide_costs(costs: Costs) -> list[Table]:
+    """Run time and memory of every slide at every step; the darker the more."""
+    steps = [step.step for step in costs.steps]
+    tables = []
+    for caption, which, shown in (
+        ("Run time by slide and step, all its jobs", 0, duration),
+        ("Peak memory by slide and step, its largest job", 1, memory),
+    ):
+        most = max(found[which] for found in costs.by_slide_and_step.values()) if costs.by_slide_and_step else 0.0
+        rows = []
+        for slide in costs.seconds:
+            known = [costs.by_slide_and_step.get((slide, step)) for step in steps]
+            cells = [Cell("") if found is None else shown(found[which]) for found in known]
+            heat = [cell._replace(heat=cell.value / most) if cell.value and most else cell for cell in cells]
+            whole = shown(costs.peak_memory_mb[slide] if which else costs.seconds[slide])
+            rows.append([Cell(slide), *heat, whole])
+        tables.append(Table(caption, ["Slide", *steps, "Most" if which else "Sum"], rows))
+    return tables
 
 
 def _tiles(good: list[dict[str, str]], failed: list[dict[str, str]], costs: Costs) -> list[tuple[str, str]]:
@@ -91,10 +185,18 @@ def _tiles(good: list[dict[str, str]], failed: list[dict[str, str]], costs: Cost
     return tiles
 
 
-def _slides(rows: list[dict[str, str]], costs: Costs) -> Table:
+def _slides(rows: list[dict[str, str]], costs: Costs, outliers: Sequence[Outlier], pictures: Collection[str]) -> Table:
     hidden = {"status", "step", "reason", *_means(rows)}
     columns = [name for name in (rows[0] if rows else {"slide": ""}) if name not in hidden]
     slides = table("One row a slide; a click on a head sorts", rows, columns)
+    for row, cells in zip(rows, slides.rows, strict=True):
+        if row["slide"] in pictures:
+            cells[0] = cells[0]._replace(link=f"picture-{row['slide']}")
+    if outliers:
+        slides.heads.insert(1, "Outlier in")
+        for row, cells in zip(rows, slides.rows, strict=True):
+            mine = [found for found in outliers if found.slide == row["slide"] and not row.get("region")]
+            cells.insert(1, Cell("; ".join(f"{'high' if f.z > 0 else 'low'} {_plain_name(f.measure)}" for f in mine)))
     if costs.steps:
         slides.heads.extend(["Run time", "Peak memory"])
         for row, cells in zip(rows, slides.rows, strict=True):
@@ -164,10 +266,9 @@ def _costs(costs: Costs) -> Table:
     return Table("Run time and memory by step, all slides", heads, rows)
 
 
-def _checkpoints(summaries: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(segmenter, sha256 of its checkpoint) of the slides, each once."""
-    pairs = {(str(s.get("segmenter")), str(s.get("checkpoint") or "no checkpoint")) for s in summaries}
-    return sorted(pairs)
+def _plain_name(measure: str) -> str:
+    name = display_name(measure, "²")
+    return name[:1].lower() + name[1:]
 
 
 def _plain(value: object) -> object:

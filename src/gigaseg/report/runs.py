@@ -61,7 +61,9 @@ class Costs:
     ----------
     steps : one entry a step, in the order of the data.
     seconds, peak_memory_mb : wall time and largest memory by slide, all steps.
+    by_slide_and_step : wall time of all jobs of a step of a slide, and the memory of the largest.
     machines : number of jobs by machine.
+    devices : devices that `segment` ran on.
     versions : versions of gigaseg.
     unread : records that could not be read.
     """
@@ -69,7 +71,9 @@ class Costs:
     steps: list[StepCost]
     seconds: dict[str, float]
     peak_memory_mb: dict[str, float]
+    by_slide_and_step: dict[tuple[str, str], tuple[float, float]]
     machines: dict[str, int]
+    devices: list[str]
     versions: list[str]
     unread: int
 
@@ -90,10 +94,18 @@ def read_costs(paths: Sequence[Path]) -> Costs:
         records.append(record)
     by_step, by_slide = _grouped(records, "step"), _grouped(records, "slide")
     machines = _grouped(records, "machine")
+    jobs = defaultdict(list)
+    for record in records:
+        jobs[record["slide"], record["step"]].append(record)
     return Costs(
         steps=[_step(name, by_step[name]) for name in sorted(by_step, key=_place)],
         seconds={slide: sum(r["seconds"] for r in group) for slide, group in by_slide.items()},
         peak_memory_mb={slide: max(r["peak_memory_mb"] for r in group) for slide, group in by_slide.items()},
+        by_slide_and_step={
+            key: (sum(r["seconds"] for r in group), max(r["peak_memory_mb"] for r in group))
+            for key, group in jobs.items()
+        },
+        devices=sorted({str(r["device"]) for r in records if "device" in r}),
         machines={f"{name} ({machines[name][0]['cores']} cores)": len(machines[name]) for name in sorted(machines)},
         versions=sorted({r["version"] for r in records}),
         unread=unread,

@@ -15,10 +15,18 @@ TEXTS = frozenset({"slide", "region", "preset", "group", "segmenter", "unit", "s
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and the number it is sorted by (None: by its text)."""
+    """What a cell shows, and the number it is sorted by (None: by its text).
+
+    Attributes
+    ----------
+    link : place in the page that the text leads to.
+    heat : 0..1, how strongly it is coloured.
+    """
 
     text: str
     value: float | None = None
+    link: str = ""
+    heat: float = 0.0
 
 
 @dataclass(frozen=True)

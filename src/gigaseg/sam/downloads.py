@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from gigaseg.errors import CheckpointError, one_line, unknown
 from gigaseg.files import sha256_file
@@ -151,14 +151,23 @@ def base_reference(delta: Path, name: str) -> str | Path:
     return name if name in OFFICIAL or name in shipped() else delta.parent / name
 
 
-def named_base(path: str | Path) -> str | None:
-    """Name of the base in the card of a checkpoint of changes; None for any other file. Only the header is read."""
+def header_card(path: str | Path) -> dict[str, Any]:
+    """The card in the header of a safetensors checkpoint, without its weights; empty for any other file."""
     try:
         with Path(path).open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) if size <= _LARGEST_HEADER else {}
-        return str(json.loads(header["__metadata__"]["gigaseg"])["base"]["name"])
+        card = json.loads(header["__metadata__"]["gigaseg"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def named_base(path: str | Path) -> str | None:
+    """Name of the base in the card of a checkpoint of changes; None for any other file. Only the header is read."""
+    try:
+        return str(header_card(path)["base"]["name"])
+    except (LookupError, TypeError):
         return None
 
 

@@ -89,6 +89,7 @@ class Card:
     needs_prompts_file : whether those prompts come from the sheet's `prompts` file.
     overlaps : what becomes of pixels that masks of a tile share, "exclusive" or "keep", where a preset does not say.
     needs_exemplar : whether the sheet's `exemplar` is needed.
+    paper : what it follows; empty for none.
     takes_points : whether points of the sheet's `prompts` file, where a slide has one, are hints for each tile; none
         are needed. Not together with `needs_prompts`.
     """
@@ -112,6 +113,7 @@ class Card:
     overlaps: str = "exclusive"
     takes_points: bool = False
     needs_exemplar: bool = False
+    paper: str = ""
 
     @property
     def proposes(self) -> bool:
