@@ -22,6 +22,7 @@ demo: $(STAMP)
 	@python -c 'import json; f = json.load(open("demo/results/demo/scores.json"))["figures"]; \
 	print("found {:.0f} nuclei, true {:.0f}, F1 at IoU 0.5: {:.3f}".format(*(f[k]["value"] for k in ("predicted_objects", "truth_objects", "f1_50"))))'
 	@echo "report: $(CURDIR)/demo/results/report.html"
+	@echo "look at it: $(BIN)/gigaseg view demo/results"
 
 test: $(STAMP) lint
 	pytest -n 2 --dist worksteal

@@ -150,7 +150,13 @@ def _doctor(args: Namespace) -> None:
 
 
 def _view_arguments(parser: ArgumentParser) -> None:
-    add_path(parser, "results", "results folder of a cohort, or of one slide in it")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        help="results folder of a cohort, or of one slide in it (default: results)",
+    )
     parser.add_argument(
         "--config",
         nargs="+",
