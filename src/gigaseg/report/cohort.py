@@ -80,6 +80,7 @@ def report(
         prompts=_prompts(found),
         pictures=pictures,
         results=cohort.parent,
+        viewer=(config.get("report") or {}).get("viewer"),
         figures=figures(found, together, [(outlier.slide, outlier.measure) for outlier in outliers]),
         width=WIDTH,
         costs=_costs(costs),

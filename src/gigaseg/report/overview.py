@@ -17,10 +17,12 @@ from gigaseg.errors import ConfigError
 from gigaseg.export.palette import class_colors as colors_of
 from gigaseg.files import atomic, read_metadata, read_parquet, same_slide
 from gigaseg.instances.table import STITCHED_FORMAT, read_instances
+from gigaseg.measure.cover import PixelAreas
 from gigaseg.report import layers, legend
 from gigaseg.report.layers import Picture, Rgb
 from gigaseg.report.thumbnail import thumbnail
 from gigaseg.slides.base import SlideInfo
+from gigaseg.slides.ground import ground_of
 from gigaseg.slides.registry import open_slide
 from gigaseg.tiles.foreground import Foreground
 from gigaseg.tiles.grid import Grid
@@ -187,7 +189,7 @@ def _draw_foreground(
 
 def _subtitle(info: SlideInfo, grid: Grid, foreground: Foreground, count: int) -> str:
     name, units = _AREAS[info.unit]
-    area = foreground.area_px() * info.pixel_size[0] * info.pixel_size[1] / units
+    area = PixelAreas(ground_of(info), info.width, info.height).of(foreground) / units
     parts = [f"{count:,} instances"]
     if area > 0:
         parts.append(f"{_three_digits(count / area)} per {name} of foreground ({_three_digits(area)} {name})")

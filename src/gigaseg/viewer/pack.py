@@ -14,43 +14,31 @@ It is no result: it can be deleted at any time, and is made again when what it w
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import zipfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import shapely
 
 from gigaseg import __version__
-from gigaseg.export.measured import Batch, MeasuredInstances
-from gigaseg.export.names import display_name
+from gigaseg.export.measured import MeasuredInstances
 from gigaseg.files import atomic, read_parquet
 from gigaseg.instances.table import STITCHED_FORMAT, box_array
-from gigaseg.measure.measure import MEASUREMENTS_FORMAT
 from gigaseg.prompts.table import PromptTable
 from gigaseg.tiles.grid import Grid
+from gigaseg.viewer.archive import Writer
+from gigaseg.viewer.columns import OWN, ROWS, Rows, row_values, write_columns
 from gigaseg.viewer.outlines import Layout, TileOutlines, parts_by_tile
 
 log = logging.getLogger(__name__)
 
 PACK_FORMAT = "gigaseg/view/1"
-ROWS = 1024
-"""Instances in a file of rows: what the browser fetches to show the measurements of one."""
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_OWN = ("members", "cut")
-"""Columns of instances.parquet that are shown beside the measurements."""
-
-_TITLES = {"score": "Score", "members": "Joined from", "cut": "Cut by tile borders"}
 
 
 @dataclass(frozen=True)
@@ -115,10 +103,10 @@ def make_pack(
     state = files.state(class_colors or {})
     found = MeasuredInstances(files.instances, files.measurements, files.info, class_colors)
     grid = Grid.read(files.grid)
-    table, _ = read_parquet(files.instances, STITCHED_FORMAT, ["bbox", "class", "score", *_OWN])
+    table, _ = read_parquet(files.instances, STITCHED_FORMAT, ["bbox", "class", "score", *OWN])
     layout = Layout.of(box_array(table["bbox"]))
-    with atomic(out) as temporary, _Writer(temporary) as archive:
-        columns = _columns(found, table, files.measurements, archive)
+    with atomic(out) as temporary, Writer(temporary) as archive:
+        columns = write_columns(found, table, files.measurements, archive)
         tiles = _write_instances(found, layout, grid, table, columns, archive, progress)
         meta = {
             "format": PACK_FORMAT,
@@ -138,87 +126,13 @@ def make_pack(
     log.info("slide '%s': packed %d instances for the viewer in %s", found.info.slide, found.count, out)
 
 
-class _Writer:
-    """A ZIP whose files are compressed by other threads and stored in the order in which they came."""
-
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
-        self._pool = ThreadPoolExecutor(2, "gzip")
-        self._waiting: list[tuple[str, Future[bytes]]] = []
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._store(0)
-        self._pool.shutdown(cancel_futures=True)
-        self._zip.close()
-
-    def write(self, name: str, data: bytes) -> None:
-        self._zip.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-
-    def compress(self, name: str, data: bytes) -> None:
-        self.later(name, lambda: gzip.compress(data, 1, mtime=0))
-
-    def later(self, name: str, make: Callable[[], bytes]) -> None:
-        self._waiting.append((name, self._pool.submit(make)))
-        self._store(8)
-
-    def _store(self, left: int) -> None:
-        while len(self._waiting) > left:
-            name, made = self._waiting.pop(0)
-            self.write(name, made.result())
-
-
-def _columns(found: MeasuredInstances, table: pa.Table, measurements: Path, archive: _Writer) -> list[dict[str, Any]]:
-    """Write all columns one by one; returns what meta.json says of them."""
-    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in found.colors]
-    columns = [_category("class", table["class"], list(found.classes), archive) | {"colors": colors}]
-    columns.append(_number("score", table["score"], archive))
-    for field in found.measurements:
-        values = read_parquet(measurements, MEASUREMENTS_FORMAT, [field.name])[0][field.name]
-        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
-            columns.append(_number(field.name, values, archive))
-        else:
-            text = values.cast(pa.string())
-            columns.append(_category(field.name, text, sorted(set(pc.unique(text).to_pylist()) - {None}), archive))
-    columns += [_number(name, table[name], archive) for name in _OWN]
-    return columns
-
-
-def _number(name: str, column: pa.ChunkedArray, archive: _Writer) -> dict[str, Any]:
-    values = column.to_numpy()
-    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:  # browsers have no plain numbers of 64 bits
-        values = values.astype(np.float64)
-    archive.compress(f"columns/{name}.gz", values.astype(values.dtype.newbyteorder("<")).tobytes())
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    spread = np.quantile(finite, [0.0, 0.02, 0.98, 1.0]) if len(finite) else np.zeros(4)
-    title = _TITLES.get(name, display_name(name, "²"))
-    described = dict(zip(("min", "low", "high", "max"), spread.astype(float).tolist()))
-    return {"name": name, "title": title, "type": values.dtype.name, **described, "missing": len(values) - len(finite)}
-
-
-def _category(name: str, column: pa.ChunkedArray, categories: list[str], archive: _Writer) -> dict[str, Any]:
-    index = _places(column, categories)
-    archive.compress(f"columns/{name}.gz", index.astype("<u2").tobytes())
-    counts = np.bincount(index, minlength=len(categories) + 1)[: len(categories)].tolist()
-    return {"name": name, "title": display_name(name), "type": "uint16", "categories": categories, "counts": counts}
-
-
-def _places(column: pa.ChunkedArray | pa.Array, categories: list[str]) -> npt.NDArray[np.uint16]:
-    """Position of each value among `categories`; the one after the last for none."""
-    found = pc.index_in(column.cast(pa.string()), value_set=pa.array(categories, pa.string()))
-    return np.asarray(found.fill_null(len(categories)).to_numpy(), np.uint16)
-
-
 def _write_instances(
     found: MeasuredInstances,
     layout: Layout,
     grid: Grid,
     table: pa.Table,
     columns: list[dict[str, Any]],
-    archive: _Writer,
+    archive: Writer,
     progress: Callable[[float], None],
 ) -> list[list[Any]]:
     """Write outlines, rows and centres; returns [column, row, instances, xmin, ymin, xmax, ymax] of each tile."""
@@ -226,16 +140,16 @@ def _write_instances(
     boxes = box_array(table["bbox"])
     centres = np.empty((3, found.count), np.float32)
     centres[:2] = ((boxes[:, :2] + boxes[:, 2:]) / 2).T
-    own = {name: table[name].to_numpy() for name in _OWN}
+    own = {name: table[name].to_numpy() for name in OWN}
     last = np.zeros(len(layout.rows), np.int64)
     np.maximum.at(last, layout.tile, np.arange(found.count))
     held: dict[int, TileOutlines] = {}
     first = 0
-    pending = _Rows(archive)
+    pending = Rows(archive)
     for batch in found:
         end = first + len(batch)
         centres[2, first:end] = np.sqrt(shapely.area(batch.geometry) / np.pi)
-        pending.add(_row_values(batch, columns, {name: values[first:end] for name, values in own.items()}))
+        pending.add(row_values(batch, columns, {name: values[first:end] for name, values in own.items()}))
         for tile, part in parts_by_tile(batch.geometry, first, layout.tile[first:end], origin, step):
             held.setdefault(tile, TileOutlines()).extend(part)
         for tile in [tile for tile in held if last[tile] < end]:
@@ -249,52 +163,6 @@ def _write_instances(
     counts = np.bincount(layout.tile, minlength=len(layout.rows))
     places = zip(layout.columns.tolist(), layout.rows.tolist(), counts.tolist(), layout.bounds.tolist())
     return [[column, row, count, *bounds] for column, row, count, bounds in places]
-
-
-class _Rows:
-    """Rows of all columns, gathered into files of `ROWS` instances."""
-
-    def __init__(self, archive: _Writer) -> None:
-        self._archive = archive
-        self._held: list[npt.NDArray[np.float64]] = []
-        self._written = 0
-
-    def add(self, values: npt.NDArray[np.float64]) -> None:
-        """Take (columns, n) values of further instances."""
-        whole = np.concatenate([*self._held, values], axis=1)
-        for start in range(0, whole.shape[1] - ROWS + 1, ROWS):
-            self._write(whole[:, start : start + ROWS])
-        self._held = [whole[:, whole.shape[1] // ROWS * ROWS :]]
-
-    def flush(self) -> None:
-        """Write what is left."""
-        if self._held and self._held[0].shape[1]:
-            self._write(self._held[0])
-
-    def _write(self, values: npt.NDArray[np.float64]) -> None:
-        self._archive.compress(f"rows/{self._written}.gz", np.ascontiguousarray(values).astype("<f8").tobytes())
-        self._written += 1
-
-
-def _row_values(
-    batch: Batch, columns: list[dict[str, Any]], own: Mapping[str, npt.NDArray[Any]]
-) -> npt.NDArray[np.float64]:
-    """(columns, n) values of a batch, in the order of `columns`."""
-
-    def of(column: dict[str, Any]) -> npt.NDArray[Any]:
-        name = column["name"]
-        if name == "class":
-            return batch.class_index
-        if name == "score":
-            return batch.score
-        if name in own:
-            return own[name]
-        values = batch.measurements.column(batch.measurements.schema.get_field_index(name))
-        if "categories" in column:
-            return _places(values, column["categories"])
-        return np.asarray(values.to_numpy(zero_copy_only=False))
-
-    return np.stack([of(column).astype(np.float64) for column in columns])
 
 
 def _grid(grid: Grid) -> dict[str, Any]:
@@ -311,7 +179,7 @@ def _grid(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _prompts(path: Path, grid: Grid, archive: _Writer) -> int:
+def _prompts(path: Path, grid: Grid, archive: Writer) -> int:
     """Write prompts.gz; returns the number of prompts."""
     if not path.exists():
         return 0
