@@ -142,7 +142,7 @@ def make_plan(content: Mapping[str, Any], source: str = "config.yaml", *, settle
     colors = [slide.preset.class_colors for slide in slides.values()]
     digests = {
         "aggregate": aggregate,
-        "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title]),
+        "report": digest([REVISIONS["report"], aggregate, pictures, config.report.title, config.report.viewer]),
         "viewer": digest([REVISIONS["viewer"], cohort, pictures, colors]),
     }
     return Plan(config, sheet, slides, bad_rows, digests, found)
