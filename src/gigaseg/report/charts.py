@@ -197,7 +197,7 @@ def _panel(name: str, label: str, rows: Sequence[Row], axis: _Axis, steps: Seque
         own = [row for row in rows if not row.pooled]
     ordered = [*(row for row in rows if row.pooled), *own]
     left = 12 + min(130.0, _NAME_EM * max(len(_short(row.name)) for row in ordered)) if named else 8.0
-    right = WIDTH - 14
+    right = WIDTH - 22
     line, box = _ranges(steps)
     marks: dict[tuple[str, str], list[str]] = defaultdict(list)
     names = []
