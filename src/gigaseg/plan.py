@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 REVISIONS = {
     "inspect": 2, "grid": 2, "tile": 1, "propose": 2, "prompt": 2, "segment": 3, "stitch": 1, "measure": 4,
-    "regions": 1, "export": 2, "overview": 2, "aggregate": 3, "report": 1, "viewer": 1,
+    "regions": 1, "export": 2, "overview": 2, "aggregate": 3, "report": 2, "viewer": 1,
 }  # fmt: skip
 """Raised by one when a step's results change for the same input."""
 

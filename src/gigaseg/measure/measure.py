@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from gigaseg.measure.stream import BATCH, InstanceFile
 from gigaseg.measure.summary import SlideNumbers, summarise
 from gigaseg.measure.sweep import Joiner, Statistics
 from gigaseg.measure.windows import BlockCounts, Job, Window, measure_window, shape_columns
+from gigaseg.progress import Progress
 from gigaseg.runner import Runner, open_runner
 from gigaseg.slides.base import SlideInfo
 from gigaseg.slides.ground import ground_of
@@ -176,17 +178,18 @@ def _scan(found: InstanceFile, tiling: Tiling, aside: Store, block: int) -> _Ove
 def _measure_windows(runner: Runner, job: Job, windows: Sequence[Window], aside: Store) -> list[BlockCover]:
     covers: list[BlockCover] = []
     joiner = Joiner(job.statistics) if job.statistics is not None else None
-    for found in runner.map(measure_window, job, windows):
-        for name, values in found.shapes.items():
-            aside.write(name, found.row, values)
-        covers += found.cover
-        pixels = found.pixels
-        if pixels is None or joiner is None or job.statistics is None:
-            continue
-        rows, values = joiner.add(found.row_of[pixels.cut], pixels.sums, found.row_of[pixels.last])
-        rows = np.concatenate([found.row_of[pixels.index], rows])
-        for name, column in zip(job.statistics.columns, np.concatenate([pixels.values, values]).T):
-            aside.write(name, rows, column)
+    with Progress("measure", "windows", len(windows)) as progress:
+        for found in progress.over(runner.map(measure_window, job, windows), repeat(1)):
+            for name, values in found.shapes.items():
+                aside.write(name, found.row, values)
+            covers += found.cover
+            pixels = found.pixels
+            if pixels is None or joiner is None or job.statistics is None:
+                continue
+            rows, values = joiner.add(found.row_of[pixels.cut], pixels.sums, found.row_of[pixels.last])
+            rows = np.concatenate([found.row_of[pixels.index], rows])
+            for name, column in zip(job.statistics.columns, np.concatenate([pixels.values, values]).T):
+                aside.write(name, rows, column)
     return covers
 
 

@@ -87,10 +87,10 @@ def figures(
     for row in pooled:
         if not row.get("region"):
             name = " ".join(filter(None, ("all", row.get("group") or row.get("preset"))))
-            quantiles = {key: float(value) for key, value in row.items() if _is_quantile(key) and value}
-            if quantiles:
+            known = {key: float(value) for key, value in row.items() if _is_quantile(key) and value}
+            if known:
                 panel = found.setdefault(row["measurement"], {}).setdefault(row.get("class", ""), [])
-                panel.append(Row(name, quantiles, pooled=True))
+                panel.append(Row(name, known, pooled=True))
     for summary in summaries:
         slide, classes = str(summary["slide"]), summary.get("classes", {})
         for label, part in [("", summary), *(classes.items() if len(classes) > 1 else [])]:
