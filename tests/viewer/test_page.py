@@ -158,6 +158,7 @@ def test_a_filter_counts_what_the_table_counts(browser, address, tables):
     low.send_keys("0.7", Keys.ENTER)
     seen &= measured["eccentricity"] >= 0.7
     until(browser, f"document.getElementById('shown-count').dataset.shown === '{seen.sum()}'")
+    settled(browser)
     link = browser.current_url
     browser.find_element(By.CSS_SELECTOR, "#filter-area_um2 button").click()
     until(
@@ -176,7 +177,23 @@ def test_classes_and_regions_can_be_hidden(browser, address, tables):
     Select(browser.find_element(By.ID, "colour-by")).select_by_value("region")
     box = until(browser, "document.querySelector('#legend input')")
     box.click()
-    until(browser, f"document.getElementById('shown-count').dataset.shown === '{measured['region'].isna().sum()}'")
+    outside = measured["region"].isna().sum()
+    until(browser, f"document.getElementById('shown-count').dataset.shown === '{outside}'")
+    settled(browser)
+    link = browser.current_url
+    browser.find_elements(By.CSS_SELECTOR, "#legend input")[1].click()
+    until(browser, "page.look.shown === 0")
+    browser.get("about:blank")
+    browser.get(link)
+    until(browser, READY)
+    assert shown(browser) == outside
+
+
+@pytest.mark.parametrize("instance", ["0", "-3", "2.5", "99999999", "x"])
+def test_a_link_to_no_instance_shows_the_slide(browser, address, instance):
+    look_at(browser, address, hash=f"#instance={instance}&colour=nothing&layers=instances,nothing&filter=nothing:1:2")
+    assert values(browser) == {}
+    assert not browser.find_element(By.ID, "notice").is_displayed()
 
 
 def test_a_link_leads_to_the_same_place_with_the_same_look(browser, address):

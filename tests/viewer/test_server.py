@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from gigaseg.viewer.packs import CHANGED
 from viewer.conftest import serving
 
 
@@ -110,6 +111,11 @@ def test_results_that_change_are_packed_anew(cohort, tmp_path):
         assert (tmp_path / "results" / "b" / "view.zip").stat().st_mtime_ns == made
         measured.touch()
         _, after = content(address, "/data/b/pack/meta.json")
+        old = before.pop("version")
+        assert ask(address, f"/data/b/pack/centres.gz?v={after['version']}")[0] == 200
+        status, body = ask(address, f"/data/b/pack/centres.gz?v={old}")
+        assert (status, json.loads(body)["reason"]) == (409, CHANGED)
+        assert old != after.pop("version")
         assert before.pop("state") != after.pop("state")
         assert before == after
         measured.write_bytes(b"PAR1 no more")

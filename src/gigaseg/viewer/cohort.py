@@ -37,6 +37,7 @@ class ResultsFolder:
         self.root = path.resolve().parent if single else path
         self._only = path.resolve().name if single else None
         self._class_colors = class_colors or {}
+        self._infos: dict[str, tuple[int, SlideInfo]] = {}
         if not self.names():
             raise FormatError(f"{path}: no results of a slide, expected {path}/SLIDE/slide.json or {path}/slide.json")
 
@@ -49,7 +50,8 @@ class ResultsFolder:
 
     def folder(self, name: str) -> Path:
         """Where a slide's results lie; raises KeyError for what is no slide of this folder."""
-        if not _NAME.fullmatch(name) or name not in self.names():
+        known = name == self._only if self._only is not None else _NAME.fullmatch(name)
+        if not known or not (self.root / name / "slide.json").exists():
             raise KeyError(name)
         return self.root / name
 
@@ -63,7 +65,11 @@ class ResultsFolder:
 
     def info(self, name: str) -> SlideInfo:
         """Its slide.json."""
-        return SlideInfo.read(self.folder(name) / "slide.json")
+        path = self.folder(name) / "slide.json"
+        changed = path.stat().st_mtime_ns
+        if name not in self._infos or self._infos[name][0] != changed:
+            self._infos[name] = changed, SlideInfo.read(path)
+        return self._infos[name][1]
 
     def about(self, name: str) -> dict[str, Any]:
         """What the browser must know before anything is packed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from gigaseg.export.measured import Batch, MeasuredInstances
 from gigaseg.export.names import display_name
+from gigaseg.export.palette import class_color
 from gigaseg.files import read_parquet
 from gigaseg.measure.measure import MEASUREMENTS_FORMAT
 from gigaseg.viewer.archive import Writer
@@ -30,8 +31,7 @@ def write_columns(
     found: MeasuredInstances, table: pa.Table, measurements: Path, archive: Writer
 ) -> list[dict[str, Any]]:
     """Write all columns one by one; returns what meta.json says of them."""
-    colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in found.colors]
-    columns = [_category("class", table["class"], list(found.classes), archive) | {"colors": colors}]
+    columns = [_category("class", table["class"], list(found.classes), archive, found.colors)]
     columns.append(_number("score", table["score"], archive))
     for field in found.measurements:
         values = read_parquet(measurements, MEASUREMENTS_FORMAT, [field.name])[0][field.name]
@@ -56,11 +56,19 @@ def _number(name: str, column: pa.ChunkedArray, archive: Writer) -> dict[str, An
     return {"name": name, "title": title, "type": values.dtype.name, **described, "missing": len(values) - len(finite)}
 
 
-def _category(name: str, column: pa.ChunkedArray, categories: list[str], archive: Writer) -> dict[str, Any]:
+def _category(
+    name: str,
+    column: pa.ChunkedArray,
+    categories: list[str],
+    archive: Writer,
+    colors: Sequence[tuple[int, int, int]] = (),
+) -> dict[str, Any]:
     index = _places(column, categories)
     archive.compress(f"columns/{name}.gz", index.astype("<u2").tobytes())
     counts = np.bincount(index, minlength=len(categories) + 1)[: len(categories)].tolist()
-    return {"name": name, "title": display_name(name), "type": "uint16", "categories": categories, "counts": counts}
+    told = {"name": name, "title": display_name(name), "type": "uint16", "categories": categories, "counts": counts}
+    chosen = colors or [class_color(i) for i in range(len(categories))]
+    return told | {"colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in chosen]}
 
 
 def _places(column: pa.ChunkedArray | pa.Array, categories: list[str]) -> npt.NDArray[np.uint16]:

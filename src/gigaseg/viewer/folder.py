@@ -48,9 +48,10 @@ def write_folder(results: ResultsFolder, out: Path, *, workers: int = 2) -> None
     FormatError : `out` is there and is no folder of this kind, or a slide's results cannot be read.
     SlideError : a slide's file cannot be read.
     """
-    if out.exists() and not (out / _MARK).exists():
+    if out.is_symlink() or (out.exists() and not (out / _MARK).exists()):
         raise FormatError(f"{out}: is there already and no viewer, accepted: a new folder, or one written here before")
-    slides = results.list()
+    # what is at work yet is not in the folder, and no link may lead to it
+    slides = [line | {"state": "not done"} if line["state"] == "at work" else line for line in results.list()]
     with scratch(out) as folder:
         for name, data in static_files().items():
             (folder / name).write_bytes(data)

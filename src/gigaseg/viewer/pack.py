@@ -28,7 +28,7 @@ import shapely
 
 from gigaseg import __version__
 from gigaseg.export.measured import MeasuredInstances
-from gigaseg.files import atomic, read_parquet
+from gigaseg.files import atomic, digest, read_parquet
 from gigaseg.instances.table import STITCHED_FORMAT, box_array
 from gigaseg.prompts.table import PromptTable
 from gigaseg.tiles.grid import Grid
@@ -111,6 +111,7 @@ def make_pack(
         meta = {
             "format": PACK_FORMAT,
             "state": state,
+            "version": digest(state),
             "slide": found.info.slide,
             "instances": found.count,
             "rows": ROWS,

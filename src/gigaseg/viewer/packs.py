@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import tempfile
 import threading
@@ -10,11 +11,13 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gigaseg.errors import UserError
+from gigaseg.errors import FormatError, UserError
 from gigaseg.viewer.cohort import ResultsFolder
 from gigaseg.viewer.pack import is_current, make_pack
 
 log = logging.getLogger(__name__)
+
+CHANGED = "the results have changed: load the page anew"
 
 NAME = "view.zip"
 """Of a pack, beside the results it was made of."""
@@ -44,12 +47,12 @@ class Packs:
     def __init__(self, results: ResultsFolder) -> None:
         self._results = results
         self._lock = threading.Lock()
-        self._open: dict[str, zipfile.ZipFile] = {}
+        self._open: dict[str, tuple[zipfile.ZipFile, str]] = {}
         self._making: dict[str, _Making] = {}
         self._elsewhere: tempfile.TemporaryDirectory[str] | None = None
 
-    def read(self, slide: str, name: str) -> bytes:
-        """A file of a slide's pack.
+    def read(self, slide: str, name: str, version: str = "") -> bytes:
+        """A file of a slide's pack, of the `version` that its meta.json told.
 
         ``meta.json`` looks whether the pack still is that of the results, and starts to make it where it is not.
 
@@ -57,12 +60,14 @@ class Packs:
         ------
         KeyError : there is no such slide, or no such file in its pack.
         Preparing : the pack is being made.
-        UserError : it cannot be made, as `gigaseg.viewer.pack.make_pack`.
+        UserError : it cannot be made, as `gigaseg.viewer.pack.make_pack`, or is another version by now.
         """
         with self._lock:
             if name == "meta.json" or slide not in self._open:
                 self._open_or_make(slide)
-            archive = self._open[slide]
+            archive, found = self._open[slide]
+        if version not in ("", found):
+            raise FormatError(CHANGED)
         return archive.read(name)
 
     def _open_or_make(self, slide: str) -> None:
@@ -76,7 +81,8 @@ class Packs:
         state = self._results.files(slide).state(self._results.class_colors(slide))
         for path in self._places(folder, slide):
             if is_current(path, state):
-                self._open[slide] = zipfile.ZipFile(path)
+                archive = zipfile.ZipFile(path)
+                self._open[slide] = archive, json.loads(archive.read("meta.json"))["version"]
                 return
         self._open.pop(slide, None)
         making = self._making[slide] = _Making()
@@ -95,13 +101,15 @@ class Packs:
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise
+                with self._lock:
+                    if self._elsewhere is None:
+                        self._elsewhere = tempfile.TemporaryDirectory(prefix="gigaseg-view-")
                 make_pack(files, self._places(folder, slide)[1], class_colors=colors, progress=told)
         except Exception as error:
             if not isinstance(error, UserError | OSError):
                 log.exception("slide '%s': cannot be packed", slide)
             making.error = error if isinstance(error, UserError) else UserError(f"slide '{slide}': {error}")
 
-    def _places(self, folder: Path, slide: str) -> tuple[Path, Path]:
-        if self._elsewhere is None:
-            self._elsewhere = tempfile.TemporaryDirectory(prefix="gigaseg-view-")
-        return folder / NAME, Path(self._elsewhere.name, f"{slide}.zip")
+    def _places(self, folder: Path, slide: str) -> list[Path]:
+        elsewhere = [] if self._elsewhere is None else [Path(self._elsewhere.name, f"{slide}.zip")]
+        return [folder / NAME, *elsewhere]

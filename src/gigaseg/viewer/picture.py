@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,13 @@ TILE = 512
 
 _QUALITY = 85
 _OPEN = 4
-"""Slides that a thread keeps open."""
+"""Slides that a thread keeps open, and thumbnails that are kept."""
 
 _LONGEST_REDUCTION = 8
 """A tile is read from a level up to so many times finer; what is coarser comes from one thumbnail."""
 
-_THUMBNAIL = 2048
+_THUMBNAIL = 8192
+"""Most px of a thumbnail's longer side: 200 MB."""
 
 
 class Pictures:
@@ -38,6 +39,7 @@ class Pictures:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._thumbnails: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
+        self._making: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def tile(self, info: SlideInfo, level: int, column: int, row: int) -> bytes:
         """A tile as JPEG.
@@ -89,11 +91,18 @@ class Pictures:
         info = slide.info
         key = f"{info.path}\n{info.fingerprint}\n{info.rendering}"
         with self._lock:
-            if key not in self._thumbnails:
-                self._thumbnails[key] = thumbnail(slide, _THUMBNAIL)
-                if len(self._thumbnails) > _OPEN:
-                    self._thumbnails.popitem(last=False)
-            whole = self._thumbnails[key]
+            making = self._making[key]
+        with making:  # other slides need not wait for this one
+            whole = self._thumbnails.get(key)
+            if whole is None:
+                coarsest = max(info.levels, key=lambda level: level.downsample_x)
+                # as fine as the finest tile that is made of it
+                wanted = math.ceil(max(coarsest.width, coarsest.height) / _LONGEST_REDUCTION)
+                whole = thumbnail(slide, min(max(wanted, TILE), _THUMBNAIL))
+                with self._lock:
+                    self._thumbnails[key] = whole
+                    if len(self._thumbnails) > _OPEN:
+                        self._thumbnails.popitem(last=False)
         scale_x, scale_y = whole.shape[1] / info.width, whole.shape[0] / info.height
         box = (bounds.xmin * scale_x, bounds.ymin * scale_y, bounds.xmax * scale_x, bounds.ymax * scale_y)
         box = (box[0], box[1], min(box[2], whole.shape[1]), min(box[3], whole.shape[0]))
@@ -117,8 +126,9 @@ def is_there(info: SlideInfo) -> str | None:
     """Why the slide has no picture, in one line; None when it has one."""
     from gigaseg.errors import SlideError, one_line
 
-    if not Path(info.path).exists():
-        return f"{info.path}: no such file"
+    path = Path(info.path)
+    if not path.exists():
+        return f"{path}: no such file" + ("" if path.is_absolute() else f" in {Path.cwd()}")
     try:
         open_slide(info).close()
     except SlideError as error:

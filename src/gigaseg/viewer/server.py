@@ -11,6 +11,7 @@ import errno
 import json
 import logging
 import mimetypes
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -20,9 +21,9 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from gigaseg.errors import ConfigError, UserError, one_line
+from gigaseg.errors import ConfigError, FormatError, UserError, one_line
 from gigaseg.viewer.cohort import ResultsFolder
-from gigaseg.viewer.packs import Packs, Preparing
+from gigaseg.viewer.packs import CHANGED, Packs, Preparing
 from gigaseg.viewer.picture import Pictures
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,11 @@ _HOSTS = r"(localhost|127\.0\.0\.1|\[::1\])"
 """Names by which a browser on this machine calls the server. Any other is refused while it listens on loopback only:
 else a foreign page could have its own name point here, and read what is shown."""
 
-_POLICY = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'"
+_POLICY = "frame-ancestors 'self'"
+"""Beside the one in the page itself, which a folder's page has too."""
+
 _FOREVER = "private, max-age=31536000, immutable"
-_THREADS = 4
+_THREADS = 8
 
 
 def static_files() -> dict[str, bytes]:
@@ -100,8 +103,10 @@ async def _serve(results: ResultsFolder, host: str, port: int | None, started: C
     server = tornado.httpserver.HTTPServer(make_application(results, any_host=not on_loopback))
     server.add_sockets(sockets)
     shown = f"[{host}]" if ":" in host else host
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     started(f"http://{shown}:{sockets[0].getsockname()[1]}/")
-    await asyncio.Event().wait()
+    await stopped.wait()
 
 
 class _Handler(tornado.web.RequestHandler):
@@ -161,13 +166,16 @@ class _Tile(_Handler):
         self.send(data, "image/jpeg")
 
     def _render(self, slide: str, level: int, column: int, row: int) -> bytes:
-        return self.pictures.tile(self.results.info(slide), level, column, row)
+        info, version = self.results.info(slide), self.get_query_argument("v", "")
+        if version not in ("", info.fingerprint):
+            raise FormatError(CHANGED)
+        return self.pictures.tile(info, level, column, row)
 
 
 class _Packed(_Handler):
     async def get(self, slide: str, name: str) -> None:
         try:
-            data = await self.run(self.packs.read, slide, name)
+            data = await self.run(self.packs.read, slide, name, self.get_query_argument("v", ""))
         except Preparing as preparing:
             self.set_status(202)
             data = json.dumps({"preparing": preparing.share}).encode()

@@ -1,10 +1,12 @@
 // What the server or the folder holds of a slide: files that are fetched once, and unpacked here.
 
 const WAIT_MS = 300;
+const CHANGED = "the results have changed: load the page anew";
 
 async function bytes(url) {
   const answer = await fetch(url);
   if (!answer.ok) throw new Error(await reason(answer));
+  if (answer.status === 202) throw new Error(CHANGED);
   const data = new Uint8Array(await answer.arrayBuffer());
   // some web servers unpack by themselves what ends in .gz
   if (data[0] !== 0x1f || data[1] !== 0x8b) return data.buffer;
@@ -48,7 +50,7 @@ export class Pack {
   constructor(base, meta) {
     this.base = base;
     this.meta = meta;
-    this.version = hash(JSON.stringify(meta.state));
+    this.version = meta.version;
     this.columns = new Map(meta.columns.map((column) => [column.name, column]));
     this._values = new Map();
     this._rows = new Map();
@@ -172,10 +174,4 @@ export function path(tile, i) {
     open = j + 4 < 4 * tile.starts[i + 1] && s[j + 2] === s[j + 4] && s[j + 3] === s[j + 5];
   }
   return found;
-}
-
-function hash(text) {
-  let value = 5381;
-  for (let i = 0; i < text.length; i++) value = ((value * 33) ^ text.charCodeAt(i)) >>> 0;
-  return value.toString(16);
 }

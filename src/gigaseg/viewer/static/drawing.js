@@ -116,7 +116,8 @@ export class Drawing {
   }
 }
 
-// Instances per unit of area that are seen, as a picture of the whole slide; `top` is what its brightest colour stands for.
+// Instances per unit of area that are seen, as a picture of the whole slide; `top` is what its last colour stands for, null
+// where none is seen.
 export function density(about, centres, look, cellArea) {
   const cell = Math.max(about.width, about.height) / CELLS;
   const [columns, rows] = [Math.ceil(about.width / cell), Math.ceil(about.height / cell)];
@@ -137,7 +138,7 @@ export function density(about, centres, look, cellArea) {
     pixels.data.set([...ramp(share), value > 0 ? 60 + 150 * share : 0], 4 * i);
   });
   image.getContext("2d").putImageData(pixels, 0, 0);
-  return { image, width: columns * cell, height: rows * cell, top: top / (cell * cell * cellArea) };
+  return { image, width: columns * cell, height: rows * cell, top: filled.length ? top / (cell * cell * cellArea) : null };
 }
 
 // The mean over 3 × 3 cells.

@@ -2,10 +2,7 @@
 
 // turbo without its dark ends, which stained nuclei and dark fields would swallow
 const RAMP = [[70, 107, 227], [40, 187, 236], [49, 242, 153], [162, 252, 60], [237, 208, 58], [251, 128, 34], [225, 70, 15]];
-const MISSING = [128, 128, 128];
-const PALETTE = [
-  "#00c853", "#ff1744", "#2979ff", "#ffea00", "#d500f9", "#00e5ff", "#ff9100", "#76ff03", "#f50057", "#651fff",
-];
+const MISSING = [128, 128, 128]; // of instances without a value
 export const JOINED = "#ff4dff";
 
 export function ramp(share) {
@@ -17,7 +14,7 @@ export function ramp(share) {
 export const rampCss = `linear-gradient(to right, ${RAMP.map((color) => `rgb(${color})`).join(",")})`;
 
 export function categoryColor(column, place) {
-  return column.colors?.[place] ?? PALETTE[place % PALETTE.length];
+  return column.colors[place] ?? `rgb(${MISSING})`;
 }
 
 function rgb(hex) {
@@ -69,7 +66,7 @@ export class Look {
     const column = this.pack.columns.get(this.colourBy);
     const own = values.get(this.colourBy);
     const table = column.categories
-      ? column.categories.map((_, place) => rgb(categoryColor(column, place)))
+      ? column.colors.map(rgb)
       : Array.from({ length: 256 }, (_, i) => ramp(i / 255));
     const scale = 255 / (column.high - column.low || 1);
     const members = this.joined ? values.get("members") : null;

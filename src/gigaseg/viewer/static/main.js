@@ -10,6 +10,7 @@ const $ = (id) => document.getElementById(id);
 const UNITS = { um: ["µm", "mm", 1000], m: ["m", "km", 1000], px: ["px", "px", 1] };
 const AREAS = { um: ["mm²", 1e6], m: ["km²", 1e6], px: ["megapixel", 1e6] };
 const DEFAULT_LAYERS = ["instances", "regions"];
+const REST = 200; // ms
 const MOST_ZOOM = 16; // CSS px per level-0 px
 
 function notice(message) {
@@ -27,6 +28,7 @@ async function list() {
     const picture = overview ? [element("img", { src: `data/${slide}/overview.png`, alt: "", loading: "lazy" })] : [];
     const told = state === "ok" ? `${text(instances)} instances` : state === "failed" ? `failed at ${reason}` : state;
     const words = element("div", { className: "text" }, element("strong", {}, slide), element("div", { className: "dim" }, told));
+    if (state === "failed" || state === "not done") return element("li", {}, ...picture, words);
     return element("li", {}, element("a", { href: `?slide=${encodeURIComponent(slide)}` }, ...picture, words));
   });
   $("slides").replaceChildren(element("h1", {}, `${slides.length} slides of ${results}`), element("ul", {}, ...items));
@@ -50,7 +52,7 @@ class Page {
 
   _picture() {
     const { width, height, tile, max_level: maxLevel, version, no_picture: missing } = this.about;
-    if (missing) notice(`No picture: ${missing}`);
+    notice(this._missing());
     this.osd = OpenSeadragon({
       element: $("picture"),
       drawer: "canvas",
@@ -85,6 +87,10 @@ class Page {
     window.addEventListener("hashchange", () => location.hash !== this._written && this.apply(address.read(location.hash)));
   }
 
+  _missing() {
+    return this.about.no_picture ? `No picture: ${this.about.no_picture}` : "";
+  }
+
   _opened() {
     this.opened = true;
     if (this.wanted.at) this.goTo(this.wanted.at, true);
@@ -112,7 +118,7 @@ class Page {
   async load() {
     const told = (share) => notice(`Packing what was found for this viewer, once: ${Math.round(100 * share)} %`);
     this.pack = await Pack.open(`${this.base}/pack`, told);
-    if (!this.about.no_picture) notice("");
+    notice(this._missing());
     this.look = new Look(this.pack);
     this.centres = await this.pack.centres();
     this.marks = new Marks($("marks"), this.pack, this.centres, () => this.redraw());
@@ -126,14 +132,16 @@ class Page {
   }
 
   // Takes over what an address says.
-  async apply({ at, colour, filters, layers, instance }, first = false) {
+  async apply({ at, colour, filters, hidden, layers, instance }, first = false) {
     if (this.look) {
       this.look.colourBy = this.pack.columns.has(colour) ? colour : "class";
       this.look.filters = new Map(filters.filter(([name]) => this.pack.columns.has(name)));
+      this.look.hidden = new Map(
+        hidden.filter(([name]) => this.pack.columns.get(name)?.categories).map(([name, places]) => [name, new Set(places)]));
       for (const name of Object.keys(this.layers)) this.layers[name] = false;
       for (const name of layers ?? DEFAULT_LAYERS) if (LAYERS.some(([known]) => known === name)) this.layers[name] = true;
       this.panel.show();
-      if (instance) this.pin(instance - 1);
+      this.pin(Number.isInteger(instance) && instance > 0 && instance <= this.pack.meta.instances ? instance - 1 : null);
       if (this.layers.prompts) await this.change("prompts");
       await this.change("look");
     }
@@ -141,6 +149,7 @@ class Page {
   }
 
   async change(what) {
+    if (!this.marks) return;
     if (what === "prompts" && !this.drawing.prompts && this.pack.meta.prompts) this.drawing.prompts = await this.pack.prompts();
     if (what === "joined") this.look.joined = this.layers.joined;
     if (what === "look" || what === "joined") {
@@ -264,15 +273,20 @@ class Page {
     this.pin(row);
   }
 
-  // Writes what is seen into the address.
+  // Writes what is seen into the address, once it rests: browsers refuse many changes in a row.
   remember() {
-    if (!this.opened || !this.ready) return;
+    clearTimeout(this._remembering);
+    if (this.opened && this.ready) this._remembering = setTimeout(() => this._remember(), REST);
+  }
+
+  _remember() {
     const view = this.view();
     const on = Object.keys(this.layers).filter((name) => this.layers[name]).sort();
     this._written = address.write({
       at: { x: view.x + view.width / 2, y: view.y + view.height / 2, scale: view.scale },
       colour: this.look.colourBy,
       filters: this.look.filters,
+      hidden: this.look.hidden,
       layers: on.join() === [...DEFAULT_LAYERS].sort().join() ? null : on,
       instance: this.pinned === null ? null : this.pinned + 1,
     });
@@ -288,4 +302,5 @@ async function start() {
   await window.page.load();
 }
 
+window.addEventListener("unhandledrejection", (event) => notice(event.reason?.message ?? String(event.reason)));
 start().catch((error) => notice(error.message));

@@ -7,7 +7,9 @@ const SLOW = 24; // ms of drawing beyond which it waits until the view rests, an
 const REST = 120; // ms
 export const OUTLINE_FROM = 6; // px on the screen of a median instance from which outlines are drawn
 const MOST_OUTLINES = 150000; // instances in view beyond which discs are drawn
-const KEPT_TILES = 160;
+const MOST_TILES = 1000; // in view, likewise
+const KEPT_TILES = 160; // besides those in view
+const AGAIN = 5000; // ms until a tile that did not come is asked for again
 const LOADING = 6; // tiles that are fetched at a time
 
 const LOOKUP = `
@@ -75,6 +77,9 @@ export class Marks {
     this._drawn = null; // the view that was drawn last
     this._cost = 0; // ms
     this.diameter = 2 * (median(centres.radius) || 1); // level-0 px
+    // the page's address leads back to what was seen
+    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => location.reload());
     const gl = (this.gl = canvas.getContext("webgl2", { premultipliedAlpha: true, antialias: false }));
     if (!gl) throw new Error("this browser has no WebGL 2, which draws the instances");
     this.lines = program(gl, LINE_VERTEX, LINE_FRAGMENT);
@@ -111,7 +116,7 @@ export class Marks {
   // Whether outlines are drawn at this view.
   outlined(view, tiles = this.inView(view)) {
     if (this.diameter * view.scale < OUTLINE_FROM) return false;
-    return tiles.reduce((sum, i) => sum + this.pack.meta.tiles[i][2], 0) <= MOST_OUTLINES;
+    return tiles.length <= MOST_TILES && tiles.reduce((sum, i) => sum + this.pack.meta.tiles[i][2], 0) <= MOST_OUTLINES;
   }
 
   // Shows what is in view: {x, y, width, height} level-0 px, `scale` CSS px per level-0 px.
@@ -152,6 +157,7 @@ export class Marks {
     const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
     gl.flush();
     const look = () => {
+      if (gl.isContextLost()) return undefined;
       if (gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) return setTimeout(look, 4);
       gl.deleteSync(fence);
       this._cost = performance.now() - started;
@@ -210,6 +216,7 @@ export class Marks {
       gl.uniform2f(this.lines.at.unit, tile.step[0] * scale, tile.step[1] * scale);
       gl.drawArrays(gl.TRIANGLES, 0, 6 * tile.owner.length);
     }
+    this._seen = tiles;
     this._fetch(tiles);
   }
 
@@ -246,9 +253,12 @@ export class Marks {
       this.tiles.set(i, await this.pack.outlines(column, row));
     } catch (error) {
       this.failed.set(i, error);
+      setTimeout(() => this.failed.delete(i) && this.changed(), AGAIN);
     }
+    const seen = new Set(this._seen);
     for (const [old, tile] of this.tiles) {
-      if (this.tiles.size <= KEPT_TILES) break;
+      if (this.tiles.size <= KEPT_TILES + seen.size) break;
+      if (seen.has(old)) continue;
       tile.textures?.forEach((one) => this.gl.deleteTexture(one));
       this.tiles.delete(old);
     }

@@ -3,6 +3,7 @@ import { COLORS } from "./drawing.js";
 import { JOINED, categoryColor, rampCss } from "./look.js";
 
 const $ = (id) => document.getElementById(id);
+const MANY = 8; // categories from which one tick is for all of them
 export const LAYERS = [
   ["instances", "Instances", null],
   ["density", "Density", null],
@@ -55,6 +56,7 @@ export class Panel {
       $("add-filter").value = "";
       if (!look.filters.has(name)) look.filters.set(name, [min, max]);
       this.show();
+      changed("look");
     };
   }
 
@@ -74,24 +76,45 @@ export class Panel {
   _legend() {
     const column = this.pack.columns.get(this.look.colourBy);
     if (isNumber(column)) {
+      if (column.missing === this.pack.meta.instances) {
+        $("legend").replaceChildren(this.pack.meta.instances ? "no values" : "");
+        return;
+      }
       const ends = element("div", { className: "ends" }, element("span", {}, text(column.low)), element("span", {}, text(column.high)));
       $("legend").replaceChildren(element("div", { className: "ramp", style: `background:${rampCss}` }), ends);
       return;
     }
     const hidden = this.look.hidden.get(column.name) ?? new Set();
-    const rows = column.categories.map((name, place) => {
+    const without = this.pack.meta.instances - column.counts.reduce((sum, count) => sum + count, 0);
+    const names = without ? [...column.categories, "none"] : column.categories;
+    const all = names.length > MANY ? [this._all(column, names, hidden)] : [];
+    const rows = names.map((name, place) => {
       const box = element("input", { type: "checkbox", checked: !hidden.has(place) });
       box.onchange = () => {
         if (box.checked) hidden.delete(place);
         else hidden.add(place);
-        if (hidden.size) this.look.hidden.set(column.name, hidden);
-        else this.look.hidden.delete(column.name);
-        this.changed("look");
+        this._hide(column, hidden);
       };
       const swatch = element("span", { className: "swatch", style: `background:${categoryColor(column, place)}` });
-      return element("label", {}, box, swatch, name, element("span", { className: "many" }, text(column.counts[place])));
+      return element("label", {}, box, swatch, name, element("span", { className: "many" }, text(column.counts[place] ?? without)));
     });
-    $("legend").replaceChildren(...rows);
+    $("legend").replaceChildren(...all, ...rows);
+  }
+
+  _hide(column, places) {
+    if (places.size) this.look.hidden.set(column.name, places);
+    else this.look.hidden.delete(column.name);
+    this.changed("look");
+  }
+
+  // Shows all of many categories, or none.
+  _all(column, names, hidden) {
+    const box = element("input", { type: "checkbox", checked: hidden.size === 0, indeterminate: hidden.size > 0 });
+    box.onchange = () => {
+      this._hide(column, new Set(box.checked ? [] : names.keys()));
+      this._legend();
+    };
+    return element("label", {}, box, "all");
   }
 
   _layers() {
@@ -124,6 +147,7 @@ export class Panel {
       this.show();
       this.changed("look");
     };
+    const lacking = element("span", { className: "many" }, column.missing ? `${text(column.missing)} without a value` : "");
     const canvas = element("canvas", { width: 292, height: 40 });
     const inputs = [low, high].map((value, i) =>
       element("input", { type: "number", step: "any", value, ariaLabel: `${i ? "at most" : "at least"} ${column.title}` }));
@@ -138,11 +162,12 @@ export class Panel {
     });
     canvas.onpointerdown = (event) => {
       canvas.setPointerCapture(event.pointerId);
-      const at = (e) => column.min + (column.max - column.min) * Math.min(Math.max(e.offsetX / canvas.clientWidth, 0), 1);
+      const at = (e) => column.min + (column.max - column.min) * (e.offsetX / canvas.clientWidth);
       const range = [...this.look.filters.get(name)];
       const side = Math.abs(at(event) - range[0]) <= Math.abs(at(event) - range[1]) ? 0 : 1;
       canvas.onpointermove = (e) => {
-        range[side] = Number(at(e).toPrecision(4));
+        // the ends themselves: a rounded one would leave out the last instance
+        range[side] = at(e) <= column.min ? column.min : at(e) >= column.max ? column.max : Number(at(e).toPrecision(4));
         if (range[0] <= range[1]) set([...range]);
       };
       canvas.onpointermove(event);
@@ -150,7 +175,7 @@ export class Panel {
     };
     this._histogram(canvas, column, [low, high]);
     return element("div", { className: "filter", id: `filter-${name}` },
-      element("div", { className: "head" }, column.title, remove), canvas, element("div", { className: "range" }, ...inputs));
+      element("div", { className: "head" }, column.title, lacking, remove), canvas, element("div", { className: "range" }, ...inputs));
   }
 
   async _histogram(canvas, column, [low, high]) {
