@@ -8,7 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 
 LANGUAGES = {"sh", "bash", "shell", "console", "python"}
 
@@ -77,7 +79,9 @@ def run(text, stand_ins=()):
             command = re.sub(ours, theirs, command)
         if command.startswith("gigaseg "):
             given = shlex.split(command)[1:]
-            expanded = [path for word in given for path in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+            expanded = [
+                path for word in given for path in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+            ]
             assert main(expanded) == 0, command
         else:
             done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=500, check=False)

@@ -1,4 +1,5 @@
 """Who runs the commands of the pages: for each block, by words that it alone has, a test, or why none can."""
+# ruff: noqa: E501 - names of tests are long
 
 HERE = "tests/test_docs_run.py::"
 
@@ -32,14 +33,17 @@ RUNS = {
     "docs/view.md": {"gigaseg view": f"{HERE}test_the_first_slide"},
     "docs/faq.md": {
         "--pixel-size 0.5": f"{HERE}test_the_steps_by_hand",
-        "gigaseg doctor\n": f"{HERE}test_the_answers_of_the_faq",
+        "gigaseg doctor\n": [
+            "tests/test_doctor.py::test_the_command_works_by_itself",
+            f"{HERE}test_make_demo_and_the_start_of_the_readme",
+        ],
         "--object-diameter 12": f"{HERE}test_the_steps_by_hand",
         "gigaseg evaluate": f"{HERE}test_the_steps_by_hand",
-        "gigaseg status": f"{HERE}test_the_answers_of_the_faq",
-        "gpu=1\n": f"{HERE}test_the_answers_of_the_faq",
-        "--forcerun": f"{HERE}test_the_answers_of_the_faq",
+        "gigaseg status": f"{HERE}test_make_demo_and_the_start_of_the_readme",
+        "gpu=1\n": f"{HERE}test_make_demo_and_the_start_of_the_readme",
+        "--forcerun": f"{HERE}test_make_demo_and_the_start_of_the_readme",
         "gigaseg view": f"{HERE}test_the_first_slide",
-        "table = nuclei.merge": f"{HERE}test_the_answers_of_the_faq",
+        "table = nuclei.merge": f"{HERE}test_make_demo_and_the_start_of_the_readme",
     },
     "docs/own-model.md": {
         "class Dark": f"{HERE}test_a_model_of_ones_own",
@@ -55,7 +59,15 @@ RUNS = {
         "--segmenter prompted": f"{HERE}test_prompts_by_hand",
     },
     "docs/formats.md": dict.fromkeys(
-        ["import gzip", "geopandas.read_file", "pandas.read_csv", "COCO(", "import anndata", "ome_zarr", "import spatialdata"],
+        [
+            "import gzip",
+            "geopandas.read_file",
+            "pandas.read_csv",
+            "COCO(",
+            "import anndata",
+            "ome_zarr",
+            "import spatialdata",
+        ],
         "tests/export/test_formats_page.py::test_an_example_runs",
     ),
     "docs/buildings.md": {
@@ -86,6 +98,7 @@ RUNS = {
         "write_delta(": f"{HERE}test_the_examples_in_python",
         "Backend.open": f"{HERE}test_the_examples_in_python",
     },
+    "docs/speed.md": {"gigaseg doctor": f"{HERE}test_make_demo_and_the_start_of_the_readme"},
     "docs/stitching.md": {"gigaseg stitch": f"{HERE}test_the_steps_by_hand"},
     "docs/training.md": {
         "torchrun": [

@@ -12,7 +12,8 @@ from documented import PAGES, ROOT, blocks, lines, spoken, words
 from documented_by import PROTOCOLS, RUNS, Not
 
 PLACEHOLDERS = {
-    "METHOD": "sac", "STEP": "inspect", "NAME": "watershed", "FORMAT": "csv", **dict.fromkeys(["N", "X", "Y", "W", "H"], "1")
+    "METHOD": "sac", "STEP": "inspect", "NAME": "watershed", "FORMAT": "csv",
+    **dict.fromkeys(["N", "X", "Y", "W", "H"], "1"),
 }  # fmt: skip
 """Words of the pages that stand for one of several."""
 
@@ -47,7 +48,9 @@ def test_each_block_of_commands_is_run_by_a_test_or_says_why_not(page):
     for block in BLOCKS:
         if block.page == page:
             found = [part for part in known if part in block.text]
-            assert len(found) == 1, f"{page}: in tests/documented_by.py {len(found)} entries fit the block\n{block.text}"
+            assert len(found) == 1, (
+                f"{page}: in tests/documented_by.py {len(found)} entries fit the block\n{block.text}"
+            )
             met += found
     assert sorted(met) == sorted(known), "an entry without a block, or for two"
     tests = [entry for entry in known.values() if not isinstance(entry, Not)]
@@ -104,7 +107,9 @@ def test_snakemake_understands_every_command_of_the_pages(capsys):
         except SystemExit:
             wrong.append(f"{page}: {command}: {capsys.readouterr().err.splitlines()[-1]}")
             continue
-        wrong += [f"{page}: {command}: no target {name}" for name in args.targets if "/" not in name and name not in targets]
+        wrong += [
+            f"{page}: {command}: no target {name}" for name in args.targets if "/" not in name and name not in targets
+        ]
         wrong += [f"{page}: {command}: no key {key}" for key in args.config or [] if key.partition("=")[0] not in keys]
         wrong += [f"{page}: {command}: no profile {name}" for name in profiles if not (ROOT / name).is_dir()]
         parsed += 1
