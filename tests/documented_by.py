@@ -30,7 +30,11 @@ RUNS = {
         "import geopandas": f"{HERE}test_the_first_slide",
         "--configfile mine.yaml": f"{HERE}test_the_first_slide",
     },
-    "docs/view.md": {"gigaseg view": f"{HERE}test_the_first_slide"},
+    "docs/view.md": {
+        "gigaseg view results\n": f"{HERE}test_the_first_slide",
+        "ssh -L": Not("another machine; the viewer is started at a port by test_the_first_slide"),
+        "--out viewer": f"{HERE}test_the_first_slide",
+    },
     "docs/faq.md": {
         "--pixel-size 0.5": f"{HERE}test_the_steps_by_hand",
         "gigaseg doctor\n": [
@@ -98,6 +102,7 @@ RUNS = {
         "write_delta(": f"{HERE}test_the_examples_in_python",
         "Backend.open": f"{HERE}test_the_examples_in_python",
     },
+    "docs/report.md": {"gigaseg status": f"{HERE}test_make_demo_and_the_start_of_the_readme"},
     "docs/speed.md": {"gigaseg doctor": f"{HERE}test_make_demo_and_the_start_of_the_readme"},
     "docs/stitching.md": {"gigaseg stitch": f"{HERE}test_the_steps_by_hand"},
     "docs/training.md": {

@@ -13,7 +13,7 @@ from documented_by import PROTOCOLS, RUNS, Not
 
 PLACEHOLDERS = {
     "METHOD": "sac", "STEP": "inspect", "NAME": "watershed", "FORMAT": "csv",
-    **dict.fromkeys(["N", "X", "Y", "W", "H"], "1"),
+    **dict.fromkeys(["N", "X", "Y", "W", "H", "PX"], "1"),
 }  # fmt: skip
 """Words of the pages that stand for one of several."""
 
@@ -117,12 +117,16 @@ def test_snakemake_understands_every_command_of_the_pages(capsys):
     assert parsed > 20
 
 
-def test_scripts_that_the_pages_name_are_there_with_their_options():
+def test_scripts_that_the_pages_name_are_there_with_their_options(parser, capsys):
     wrong, looked = [], 0
     for page, command in COMMANDS:
         if re.match(r"python (benchmarks|docs)/", command):
             script, *given = words(command)[1:]
             source = with_imports(ROOT / script)
+            if "import ablation" in source:  # whose other options are those of training
+                with pytest.raises(SystemExit):
+                    parser.parse_args(["train", Path(script).name.partition("_")[0], "--help"])
+                source += re.sub(r"(--[\w-]+)", r'"\1"', capsys.readouterr().out)
             lacking = [word for word in given if word.startswith("--") and f'"{word}"' not in source]
             if not source or [word for word in lacking if word != "--help"]:
                 wrong.append(f"{page}: {command}: {lacking or 'no such script'}")

@@ -57,16 +57,16 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def viewed(command):
-    """Start the viewer as the page says, at a free port; returns its page."""
-    words = [*command.split(), "--port", "0"]
-    with subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.PIPE, text=True) as viewer:
+def fetched(command, *more):
+    """Start a server as the page says, at a free port; returns its page."""
+    words = [sys.executable, "-u", "-m", *command.split(), *more]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
-            address = re.search(r"http://\S+", viewer.stdout.readline())[0]
+            address = re.search(r"http://[^\s)]+", server.stdout.readline())[0]
             with urllib.request.urlopen(address, timeout=30) as answer:
                 return answer.read().decode()
         finally:
-            viewer.terminate()
+            server.terminate()
 
 
 @pytest.mark.slow
@@ -101,6 +101,7 @@ def answers_of_the_faq(found):
         run(
             block("docs/faq.md", part.removesuffix("```")), [TWO_CORES, ("^gigaseg doctor", "true")]
         )  # see test_doctor.py
+    run(block("docs/report.md", "gigaseg status --json"))
     assert len(python("docs/faq.md", "table = nuclei.merge")["table"]) == found
 
 
@@ -126,9 +127,16 @@ def test_the_first_slide(checkout, capsys):
     ] == []
     assert (results / "overview.png").exists()
 
-    assert "<script" in viewed(block(page, "gigaseg view mine"))
-    for other in ("docs/view.md", "docs/faq.md"):
-        assert "<script" in viewed(block(other, "gigaseg view").replace(" results", " mine").splitlines()[0])
+    looked = [
+        block(page, "gigaseg view mine"),
+        block("docs/view.md", "gigaseg view results\n"),
+        block("docs/faq.md", "gigaseg view"),
+    ]
+    for command in looked:
+        assert "<script" in fetched(command.replace(" results", " mine"), "--port", "0")
+    written, served = block("docs/view.md", "--out viewer").replace(" results", " mine").splitlines()
+    run(written)
+    assert "<script" in fetched(served.removeprefix("python -m "), "0")
 
     [mine] = [found.text for found in blocks(page) if found.language == "yaml"]
     (checkout / "mine.yaml").write_text(mine)
