@@ -1,7 +1,8 @@
 # make demo   run the main job on a generated slide and say where the report is
 # make test   lint, types and all tests
+# make docs   the docs as a site: site/index.html
 # make soak   faults by the hour: kills, damaged inputs, a cohort under fire; goes on where it was stopped
-# Both make .venv from requirements.lock when it is missing or stale. Needed: Python >= 3.11, make, a package index.
+# They make .venv from requirements.lock when it is missing or stale. Needed: Python >= 3.11, make, a package index.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # many short processes run: without byte code on disk each would compile what it imports
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test docs lint soak clean
 
 demo: $(STAMP)
 	gigaseg demo --out demo
@@ -26,6 +27,10 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	pytest -n 2 --dist worksteal
+
+docs: $(STAMP)
+	mkdocs build --strict --quiet
+	@echo "docs: $(CURDIR)/site/index.html; with search: python -m http.server --directory site"
 
 soak: $(STAMP)
 	python benchmarks/kills.py
@@ -47,4 +52,4 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo results .snakemake benchmarks/work
+	rm -rf $(VENV) site demo results .snakemake benchmarks/work
