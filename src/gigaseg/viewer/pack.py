@@ -72,7 +72,8 @@ def is_current(pack: Path, state: Mapping[str, Any]) -> bool:
     """Whether `pack` is there, whole, and made of files in this state."""
     try:
         with zipfile.ZipFile(pack) as archive:
-            return bool(json.loads(archive.read("meta.json")).get("state") == state)
+            meta = json.loads(archive.read("meta.json"))
+            return bool(meta.get("format") == PACK_FORMAT and meta.get("state") == state)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return False
 
