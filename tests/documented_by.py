@@ -16,6 +16,7 @@ RUNS = {
     "README.md": {
         "make demo    #": f"{HERE}test_make_demo_and_the_start_of_the_readme",
         "gigaseg demo --out demo": f"{HERE}test_make_demo_and_the_start_of_the_readme",
+        "gigaseg view results\n": f"{HERE}test_the_first_slide",
         "nuclei = geopandas": f"{HERE}test_make_demo_and_the_start_of_the_readme",
         "profiles/slurm  ": "tests/slurm/test_slurm.py::test_a_cohort_through_kill_preemption_and_the_end_of_the_main_process",
         "gigaseg inspect slide.svs": f"{HERE}test_the_steps_by_hand",
