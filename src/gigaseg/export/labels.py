@@ -94,7 +94,7 @@ class LabelPyramid:
         exact = bool(instances.metadata.get("outlines") == "pixels")
         area = (-np.inf, (top - 1) * scale[1], np.inf, (bottom + 1) * scale[1])
         parts = [Runs(*(np.empty(0, np.int64) for _ in range(4)))]
-        for row, _, geometry in instances.window(area):
+        for row, _, _, geometry in instances.window(area):
             runs = pixel_runs(to_working(geometry, scale, exact), top, bottom, self.tiling.width)
             parts.append(Runs(row[runs.owner] + 1, runs.row, runs.start, runs.stop))
         names = ("owner", "row", "start", "stop")
