@@ -14,7 +14,7 @@ FAULTS = ("attempt", "damage", "samples", "trial")
 """Parts of `testing` that run the command line."""
 
 LAYERS = [
-    {"cluster", "errors", "geometry", "gpus", "keys", "lease", "processes", "progress", "results"},
+    {"cluster", "errors", "gdal", "geometry", "gpus", "keys", "lease", "processes", "progress", "results"},
     {"devices"},
     {"columns", "files", "runner"},
     {"config", "configfiles", "runrecord", "sheet", "slides", "segmenters.card", "export.formats"},

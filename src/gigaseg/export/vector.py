@@ -24,14 +24,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from gigaseg.export.measured import Batch, MeasuredInstances
 from gigaseg.files import atomic, scratch
+from gigaseg.gdal import fixed_date
 from gigaseg.slides.base import SlideInfo
 
 LAYER = "instances"
 
 _COPIED = 1 << 20
 """Bytes copied at a time."""
-
-_EPOCH = "1970-01-01T00:00:00.000Z"
 
 
 def write_layer(found: MeasuredInstances, path: Path, driver: str, layer_options: Mapping[str, str]) -> None:
@@ -45,7 +44,7 @@ def write_layer(found: MeasuredInstances, path: Path, driver: str, layer_options
     OSError : the disk is full.
     """
     schema = pa.schema([*columns(found), _multipolygon()])
-    with _fixed_date(), warnings.catch_warnings():
+    with fixed_date(), warnings.catch_warnings():
         # that a slide in pixels has no CRS is meant
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:
@@ -130,15 +129,3 @@ def raise_if_disk_full(error: Exception, path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     with path.open("ab") as stream:
         stream.write(bytes(1 << 20))
-
-
-@contextmanager
-def _fixed_date() -> Iterator[None]:
-    """GDAL stamps its files with this date instead of now."""
-    name = "OGR_CURRENT_DATE"
-    before = pyogrio.get_gdal_config_option(name)
-    pyogrio.set_gdal_config_options({name: _EPOCH})
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options({name: before})

@@ -13,6 +13,7 @@ import pyogrio
 import shapely
 
 from gigaseg.files import atomic, read_json, same_slide
+from gigaseg.gdal import fixed_date
 from gigaseg.measure.aggregate import cells
 from gigaseg.measure.measure import SUMMARY_FORMAT
 from gigaseg.measure.regions import name_columns, united_by_name
@@ -22,8 +23,6 @@ from gigaseg.slides.base import SlideInfo
 log = logging.getLogger(__name__)
 
 LAYER = "regions"
-
-_EPOCH = "1970-01-01T00:00:00.000Z"
 
 
 def regions_map(
@@ -66,21 +65,16 @@ def regions_map(
     drawn = shapely.multipolygons(parts[solid], indices=owner[solid], out=np.full(len(rows), None, object))
     found = geopandas.GeoDataFrame(table, geometry=drawn, crs=crs).astype(kinds)
     stream = io.BytesIO()
-    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _EPOCH})
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="'crs' was not provided")  # a slide in pixels has none
-            pyogrio.write_dataframe(
-                found,
-                stream,
-                driver="GPKG",
-                layer=LAYER,
-                geometry_type="MultiPolygon",
-                layer_options={} if crs is not None else {"SRID": "-1"},
-            )
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+    with fixed_date(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")  # a slide in pixels has none
+        pyogrio.write_dataframe(
+            found,
+            stream,
+            driver="GPKG",
+            layer=LAYER,
+            geometry_type="MultiPolygon",
+            layer_options={} if crs is not None else {"SRID": "-1"},
+        )
     with atomic(out) as temporary:
         temporary.write_bytes(stream.getbuffer())
     log.info("slide '%s': %d regions, %d of them on it", content["slide"], len(rows), len(known))
