@@ -38,7 +38,7 @@ from gigaseg.viewer.outlines import Layout, TileOutlines, parts_by_tile
 
 log = logging.getLogger(__name__)
 
-PACK_FORMAT = "gigaseg/view/1"
+PACK_FORMAT = "gigaseg/view/2"
 
 
 @dataclass(frozen=True)
