@@ -16,7 +16,7 @@ import torch
 from gigaseg.testing import synthetic_slide
 from gigaseg.testing.faults import attempt
 
-MEMORY = 2**30
+MEMORY = 3 * 2**29
 
 
 @pytest.fixture(scope="module")

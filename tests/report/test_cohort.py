@@ -288,3 +288,14 @@ def test_report_and_overview_load_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.13, 0.13 + 3e-17), (5.0, 5.0), (0.0, 0.0), (-2.0, -2.0 + 1e-15), (1e9, 1e9 + 1e-6)]
+)
+def test_an_axis_for_values_that_hardly_differ_has_ticks_that_do(low, high):
+    from gigaseg.report.charts import _Axis
+
+    axis = _Axis.around(low, high)
+    assert len({axis.text(tick) for tick in axis.ticks}) == len(axis.ticks)
+    assert 0 <= axis(low) <= axis(high) <= 1

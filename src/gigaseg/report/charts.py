@@ -173,7 +173,9 @@ class _Axis:
     @classmethod
     def around(cls, low: float, high: float) -> _Axis:
         """An axis for values from `low` to `high`."""
-        span = high - low if high > low else abs(high) or 1.0
+        most = max(abs(low), abs(high))
+        # values that differ by their last digits alone are one value
+        span = high - low if high - low > 1e-6 * most else most or 1.0
         step = 10.0 ** math.floor(math.log10(span / 3))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= 4)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
