@@ -301,8 +301,8 @@ def page(args: argparse.Namespace, slide: Path, packed: dict, read: dict, seen: 
             "",
             f"`gigaseg view` answers {seen['server']:.1f} s after it was called.",
             "",
-            "Where drawing takes longer than a frame, as here, the page moves the last drawing along with the picture and"
-            " draws anew once the view rests, with a quarter of the view to spare on each side.",
+            "Where drawing takes longer than a frame, as here, the page moves the last drawing along with the picture"
+            " and draws anew once the view rests, with a quarter of the view to spare on each side.",
             "",
             "| panning over | nuclei in view | frames/s (longest ms) | picture alone | ratio |",
             "|---|---|---|---|---|",
