@@ -1,5 +1,6 @@
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -125,7 +126,13 @@ def test_results_that_change_are_packed_anew(cohort, tmp_path):
 
 def start(*words, **options):
     command = [sys.executable, "-m", "gigaseg", "view", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, preexec_fn=interruptible, **pipes, **options)
+
+
+def interruptible():
+    """As in a terminal, also where the tests run in the background of a shell, whose children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_command_serves_on_loopback_alone_until_interrupted(cohort):
@@ -144,6 +151,14 @@ def test_the_command_serves_on_loopback_alone_until_interrupted(cohort):
         process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert "Traceback" not in process.stderr.read()
+
+
+def test_a_server_that_is_told_to_end_leaves_no_temporary_folder(cohort, tmp_path):
+    process = start(cohort, "--port", "0", env={**os.environ, "TMPDIR": str(tmp_path)})
+    process.stdout.readline()
+    process.terminate()
+    assert process.wait(20) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
